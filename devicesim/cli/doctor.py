@@ -1,0 +1,206 @@
+"""``devicesim doctor``: this machine, and a fleet's target."""
+
+import platform
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from pathlib import Path
+
+import click
+import cryptography
+import OpenSSL.SSL
+import trio
+
+from devicesim import __version__
+from devicesim.cli.options import material_files, material_options
+from devicesim.cloud.account import AccountClient
+from devicesim.cloud.setup import data_endpoint
+from devicesim.errors import DevicesimError, TargetError
+from devicesim.fleet.identities import MaterialFiles, load_material
+from devicesim.fleet.spec import Fleet, load_fleet
+from devicesim.fleet.target import Kind, accesses, roots
+from devicesim.net.failures import ConnectionFailed
+from devicesim.net.tls import Deadlines, TLSContext, TLSSettings, open_tls
+from devicesim.outcome import Trace
+from devicesim.pki import keyfile
+from devicesim.pki.identity import load_certificates
+
+EXIT_TARGET = 3
+CLOCK_WARNING_SECONDS = 5.0
+CLOCK_LIMIT_SECONDS = 300.0
+"""AWS refuses a signature that is more than five minutes off."""
+DEVICES_WITHOUT_FLEET = 1000
+FIRST_PLAUSIBLE_YEAR = 2025
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at."""
+
+    level: Level
+    name: str
+    detail: str
+
+
+@click.command(name="doctor")
+@click.argument("fleet_path", metavar="[FLEET]", required=False, type=click.Path(path_type=Path))
+@click.option("--target", type=click.Choice(["emulator", "aws"]), default="emulator", show_default=True)
+@click.option("--endpoint-url", metavar="URL", help="A control plane that runs already.")
+@click.option("--cacert", type=click.Path(path_type=Path), metavar="FILE", help="PEM roots that the devices trust.")
+@material_options
+def command(
+    fleet_path: Path | None,
+    target: Kind,
+    endpoint_url: str | None,
+    cacert: Path | None,
+    ca_path: Path | None,
+    ca_key: Path | None,
+    seed: Path | None,
+) -> int:
+    """Check this machine: file descriptors, ports, clock; with FLEET its files; on AWS credentials and endpoints.
+
+    Exit code 3 when something would keep a run from starting.
+    """
+    fleet = None if fleet_path is None else load_fleet(fleet_path)
+    failed = False
+
+    def tell(check: Check) -> None:
+        nonlocal failed
+        failed = failed or check.level is Level.FAILED
+        click.echo(f"{check.level:7}  {check.name:24} {check.detail}")
+
+    for check in machine_checks(fleet.size if fleet else DEVICES_WITHOUT_FLEET):
+        tell(check)
+    if fleet is not None:
+        tell(_material_check(fleet, material_files(ca_path, ca_key, seed), target))
+        if target == "aws" or endpoint_url is not None:
+            trio.run(_tell_all, fleet, target, endpoint_url, cacert, tell)
+    return EXIT_TARGET if failed else 0
+
+
+def machine_checks(devices: int) -> Iterator[Check]:
+    """What any run needs of this machine; ``devices`` connections at once."""
+    versions = f"devicesim {__version__}, Python {platform.python_version()}, cryptography {cryptography.__version__}"
+    openssl = OpenSSL.SSL.OpenSSL_version(OpenSSL.SSL.OPENSSL_VERSION).decode()
+    yield Check(Level.OK, "versions", f"{versions}, {openssl}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = hard == resource.RLIM_INFINITY or hard >= devices
+    advice = "" if enough else f"; raise it: ulimit -Hn {devices}"
+    limits = f"soft {soft}, hard {'unlimited' if hard == resource.RLIM_INFINITY else hard}"
+    yield Check(Level.OK if enough else Level.WARNING, "open files", f"{limits}, for {devices} devices{advice}")
+    yield _ports_check(devices)
+    yield _loopback_check()
+    yield _clock_of_this_machine()
+
+
+def _ports_check(devices: int) -> Check:
+    try:
+        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        return Check(Level.WARNING, "local ports", "the range is not known on this system")
+    count = high - low + 1
+    level = Level.OK if count >= devices else Level.WARNING
+    return Check(level, "local ports", f"{count} ({low} to {high}): at most so many connections to one address")
+
+
+def _loopback_check() -> Check:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+        except OSError as exc:
+            return Check(Level.FAILED, "loopback", f"127.0.0.1 cannot be listened on: {exc.strerror}")
+    return Check(Level.OK, "loopback", "127.0.0.1 can be listened on")
+
+
+def _clock_of_this_machine() -> Check:
+    """Certificates are checked by time: a clock that was never set fails every handshake."""
+    now = datetime.now(UTC)
+    level = Level.OK if now.year >= FIRST_PLAUSIBLE_YEAR else Level.FAILED
+    return Check(level, "clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; compared with a target's when one is asked")
+
+
+def _material_check(fleet: Fleet, files: MaterialFiles, target: Kind) -> Check:
+    now = datetime.now(UTC)
+    try:
+        material = load_material(fleet, files, now=now, make=target == "emulator")
+    except DevicesimError as exc:
+        return Check(Level.FAILED, "CA and secret", f"{exc}{f' ({exc.hint})' if exc.hint else ''}")
+    certificate = material.authority.certificate
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        until = f"{certificate.not_valid_before_utc} to {certificate.not_valid_after_utc}"
+        return Check(Level.FAILED, "CA and secret", f"the CA is valid from {until}, which is not now")
+    return Check(Level.OK, "CA and secret", f"CA {material.authority.certificate_id[:16]}")
+
+
+async def _tell_all(
+    fleet: Fleet, target: Kind, endpoint_url: str | None, cacert: Path | None, tell: Callable[[Check], None]
+) -> None:
+    async for check in target_checks(fleet, target, endpoint_url, cacert):
+        tell(check)
+
+
+async def target_checks(
+    fleet: Fleet, target: Kind, endpoint_url: str | None, cacert: Path | None
+) -> AsyncIterator[Check]:
+    """Credentials, clock and endpoint of every account."""
+    given = None if cacert is None else load_certificates(keyfile.read(cacert), str(cacert))
+    context = TLSContext(TLSSettings(roots=roots(fleet, given)))
+    for name, access in accesses(fleet, target, endpoint_url).items():
+        try:
+            with closing(AccountClient(access)) as client:
+                await client.check_identity()
+                yield Check(Level.OK, f"{name}: credentials", f"for account {access.account_id}")
+                yield await _clock_check(name, client)
+                endpoint = await data_endpoint(client)
+        except TargetError as exc:
+            yield Check(Level.FAILED, f"{name}: control plane", f"{exc}{f' ({exc.hint})' if exc.hint else ''}")
+            continue
+        yield Check(Level.OK, f"{name}: endpoint", endpoint)
+        if target == "aws":
+            yield await _endpoint_check(name, endpoint, fleet.file.mqtt.port, context)
+
+
+async def _clock_check(name: str, client: AccountClient) -> Check:
+    before = time.time()
+    answer = await client.call("describe_endpoint", endpointType="iot:Data-ATS")
+    sent = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if sent is None:
+        return Check(Level.WARNING, f"{name}: clock", "the control plane does not tell its time")
+    # the header has whole seconds, and was written somewhere between asking and now
+    off = parsedate_to_datetime(sent).timestamp() + 0.5 - (before + time.time()) / 2
+    level = Level.OK if abs(off) <= CLOCK_WARNING_SECONDS else Level.WARNING
+    level = level if abs(off) <= CLOCK_LIMIT_SECONDS else Level.FAILED
+    return Check(level, f"{name}: clock", f"{-off:+.0f} s against the control plane's")
+
+
+async def _endpoint_check(name: str, endpoint: str, port: int, context: TLSContext) -> Check:
+    """TCP and TLS, without a device certificate: is the endpoint there, and is its certificate what devices trust?"""
+    trace = Trace(start=trio.current_time())
+    where = f"{endpoint}:{port}"
+    try:
+        connection = await open_tls(
+            context,
+            (endpoint, port),
+            identity=None,
+            server_name=endpoint,
+            verify_name=endpoint,
+            deadlines=Deadlines(),
+            trace=trace,
+        )
+    except ConnectionFailed as exc:
+        return Check(Level.FAILED, f"{name}: reachability", f"{where}: {exc}")
+    await connection.aclose()
+    return Check(Level.OK, f"{name}: reachability", f"{where}: {trace.tls_version}, certificate trusted")

@@ -1,0 +1,94 @@
+"""``devicesim emulate``: the emulator as a process of its own."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import click
+import trio
+
+from devicesim.emulator.service import AccountConfig, EmulatorConfig, serve
+from devicesim.emulator.settings import Settings
+from devicesim.fleet.spec import Emulator, load_fleet
+
+MAX_ACCOUNTS = 99
+
+
+@click.command(name="emulate")
+@click.argument("fleet_path", metavar="[FLEET]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--accounts",
+    type=click.IntRange(1, MAX_ACCOUNTS),
+    help="Without FLEET: so many accounts, 111111111111 and on, in us-east-1; left out: 2.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--api-port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Control plane; 0: any.")
+@click.option("--mqtt-port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Gateway; 0: any.")
+@click.option("--admin-port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Admin; 0: any.")
+@click.option("--until-stdin-closes", is_flag=True, hidden=True, help="Stop when standard input ends.")
+def command(
+    fleet_path: Path | None,
+    accounts: int | None,
+    host: str,
+    api_port: int,
+    mqtt_port: int,
+    admin_port: int,
+    until_stdin_closes: bool,
+) -> None:
+    """Start an IoT Core for several accounts on this machine, with the accounts of FLEET or made-up ones.
+
+    Prints one JSON line when it is ready; stops on SIGTERM or Ctrl-C. Any other 12-digit access key id is an account
+    too. State and keys are gone on exit. Not for production: it accepts every credential.
+    """
+    if fleet_path is not None and accounts is not None:
+        raise click.UsageError("--accounts goes without FLEET, whose accounts are those of the file")
+    section = Emulator()
+    if fleet_path is not None:
+        fleet = load_fleet(fleet_path)
+        section = fleet.file.emulator
+        configured = tuple(
+            AccountConfig(name=name, account_id=each.id, region=each.region)
+            for name, each in fleet.file.accounts.items()
+        )
+    else:
+        configured = tuple(
+            AccountConfig(name=f"account-{n}", account_id=_account_id(n), region="us-east-1")
+            for n in range(1, (accounts or 2) + 1)
+        )
+    config = EmulatorConfig(
+        accounts=configured,
+        host=host,
+        api_port=api_port,
+        mqtt_port=mqtt_port,
+        admin_port=admin_port,
+        settings=Settings(jitp_delay=section.jitp_delay),
+        seed=section.seed,
+    )
+    trio.run(_serve, config, until_stdin_closes)
+
+
+def _account_id(number: int) -> str:
+    """111111111111 to 999999999999, then made-up ones: easy to tell apart in a log."""
+    return str(number) * 12 if number < 10 else f"{number:012d}"
+
+
+async def _serve(config: EmulatorConfig, until_stdin_closes: bool) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            ready = await nursery.start(lambda *, task_status: serve(config, task_status=task_status))
+            sys.stdout.write(json.dumps(ready.to_json()) + "\n")
+            sys.stdout.flush()
+            if until_stdin_closes:
+                nursery.start_soon(_cancel_at_end_of_input, nursery.cancel_scope)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                break
+
+
+async def _cancel_at_end_of_input(scope: trio.CancelScope) -> None:
+    """The parent holds the other end of our standard input: when it is gone, however it went, so are we."""
+    async with trio.lowlevel.FdStream(0) as stream:
+        while await stream.receive_some(1024):
+            pass
+    scope.cancel()

@@ -1,0 +1,93 @@
+"""The ``devicesim`` command: its verbs, and the one place where errors become exit codes.
+
+Exit codes (design.md §4): 0 all met, 2 usage, 3 target could not be reached or set up, 98 the load asked for could not
+be generated, 99 an expectation or threshold failed, 104 the fleet file is wrong, 105 interrupted.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from devicesim import __version__
+from devicesim.errors import DevicesimError, FleetFileError
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 105
+
+_VERBS = {
+    "run": "Run a fleet and hold what happened against what IoT Core should do.",
+    "emulate": "Start the emulator: an IoT Core for several accounts on this machine.",
+    "mint": "Mint device certificates as PEM bundles or one NDJSON stream.",
+    "ca": "Make and show the shared CA; sign verification certificates.",
+    "report": "Redo the report from a run's record.",
+    "schema": "Print the JSON Schema of fleet files or of summaries.",
+    "doctor": "Check this machine, and a fleet's target.",
+}
+
+
+class _Verbs(click.Group):
+    """Loads a verb's module when it is named: ``mint`` need not import boto3, nor ``report`` OpenSSL."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(f"devicesim.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="devicesim")
+def cli() -> None:
+    """Prove that IoT devices sharing one CA are provisioned in the right AWS account."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exc:
+        code = exc.exit_code
+    except click.ClickException as exc:
+        exc.show()
+        code = EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("devicesim: interrupted", err=True)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output (head, less) has gone: not an error, but nothing more can be written, at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except DevicesimError as exc:
+        code = _tell(exc)
+    except BaseExceptionGroup as group:
+        # a nursery wraps what its tasks raise; errors that are meant for the user are told, anything else is a bug
+        told, rest = group.split(DevicesimError)
+        if told is None or rest is not None:
+            raise
+        code = _tell(_first(told))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _first(group: BaseExceptionGroup[DevicesimError]) -> DevicesimError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _tell(error: DevicesimError) -> int:
+    click.echo(f"devicesim: error: {error}", err=True)
+    if isinstance(error, FleetFileError):
+        for problem in error.problems:
+            click.echo(f"  {problem}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+    return error.exit_code

@@ -1,0 +1,221 @@
+"""``devicesim run``: a fleet against the emulator or AWS, and what came of it."""
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import trio
+
+from devicesim import __version__
+from devicesim.cli.child import emulator
+from devicesim.cli.limits import raise_open_files
+from devicesim.cli.options import material_files, material_options
+from devicesim.cli.output import EXIT_INTERRUPTED, exit_code, show_progress, show_summary
+from devicesim.errors import DevicesimError, InputError
+from devicesim.fleet.identities import Material, load_material
+from devicesim.fleet.runner import Run
+from devicesim.fleet.spec import Fleet, load_fleet, parse_rate
+from devicesim.fleet.target import Kind, Target, accesses, roots
+from devicesim.pki import keyfile
+from devicesim.pki.identity import load_certificates
+from devicesim.record.facts import Note, RunFacts
+from devicesim.record.store import RunReader, RunWriter
+from devicesim.report.summary import summarise
+
+RECORD_NAME = "run.sqlite"
+FILES_BESIDE_DEVICES = 128
+"""Descriptors that are not devices': control plane, record, event loop, Python."""
+
+
+class _Rate(click.ParamType[float]):
+    name = "R/s"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            rate = parse_rate(str(value))
+        except ValueError as exc:
+            self.fail(f"{value!r}: {exc}", param, ctx)
+        if not rate > 0:
+            self.fail(f"{value!r} is not more than 0", param, ctx)
+        return rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    target: Kind
+    endpoint_url: str | None
+    connect_to: tuple[str, int] | None
+    cacert: Path | None
+    directory: Path
+    quiet: bool
+    as_json: bool
+
+
+@click.command(name="run")
+@click.argument("fleet_path", metavar="FLEET", type=click.Path(path_type=Path))
+@click.option("--target", type=click.Choice(["emulator", "aws"]), default="emulator", show_default=True)
+@click.option("--endpoint-url", metavar="URL", help="A control plane that runs already; then no emulator is started.")
+@click.option("--connect-to", metavar="HOST:PORT", help="Dial this in place of the endpoints; the names stay.")
+@click.option("--cacert", type=click.Path(path_type=Path), metavar="FILE", help="PEM roots that the devices trust.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New directory for the run's record.")
+@click.option("--devices", type=click.IntRange(min=1), metavar="N", help="So many devices, in the file's proportions.")
+@click.option("--rate", type=_Rate(), help="Starts a second, such as 50/s, in place of the file's.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress, and no table beside --json.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
+@material_options
+def command(
+    fleet_path: Path,
+    target: Kind,
+    endpoint_url: str | None,
+    connect_to: str | None,
+    cacert: Path | None,
+    out: Path | None,
+    devices: int | None,
+    rate: float | None,
+    quiet: bool,
+    as_json: bool,
+    ca_path: Path | None,
+    ca_key: Path | None,
+    seed: Path | None,
+) -> int:
+    """Run FLEET and hold what happened against what IoT Core should do.
+
+    Exit code 0: everything agrees. 99: something does not. 98: the load asked for could not be generated. 3: the target
+    could not be reached or set up. 104: the fleet file is wrong. 105: interrupted.
+    """
+    fleet = load_fleet(fleet_path)
+    if devices is not None:
+        fleet = fleet.resized(devices)
+    if rate is not None:
+        arrival = fleet.file.arrival.model_copy(update={"rate": rate})
+        fleet = replace(fleet, file=fleet.file.model_copy(update={"arrival": arrival}))
+    if target == "emulator" and endpoint_url is not None and not (connect_to and cacert):
+        raise click.UsageError(
+            "--endpoint-url of an emulator needs --connect-to and --cacert too: mqtt and ca_file of its ready line"
+        )
+    now = datetime.now(UTC)
+    files = material_files(ca_path, ca_key, seed)
+    material = load_material(fleet, files, now=now, make=target == "emulator")
+    options = _Options(
+        target=target,
+        endpoint_url=endpoint_url,
+        connect_to=None if connect_to is None else _address(connect_to),
+        cacert=cacert,
+        directory=_make_directory(out, fleet, now),
+        quiet=quiet,
+        as_json=as_json,
+    )
+    short = raise_open_files(fleet.size + FILES_BESIDE_DEVICES)
+    if short is not None and not quiet:
+        click.echo(f"devicesim: warning: {short}", err=True)
+    return trio.run(_main, fleet, material, options)
+
+
+@dataclass(slots=True)
+class _Session:
+    """What a signal may end."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    run: Run | None = None
+
+
+async def _main(fleet: Fleet, material: Material, options: _Options) -> int:
+    """Run under the signals: the first ends the run with a whole record, the second at once."""
+    session = _Session()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch, signals, session)
+            with session.scope:
+                await _run(fleet, material, options, session)
+            nursery.cancel_scope.cancel()
+    if session.scope.cancelled_caught:
+        click.echo(f"devicesim: interrupted; what was recorded is in {options.directory}", err=True)
+        return EXIT_INTERRUPTED
+    with RunReader(options.directory / RECORD_NAME) as reader:
+        summary = summarise(reader)
+    show_summary(summary, options.directory / RECORD_NAME, as_json=options.as_json, quiet=options.quiet)
+    return exit_code(summary)
+
+
+async def _watch(signals: AsyncIterator[int], session: _Session) -> None:
+    async for _ in signals:
+        if session.run is None:
+            session.scope.cancel()
+            return
+        click.echo("devicesim: interrupted: writing the record; once more to stop at once", err=True)
+        session.run.interrupt()
+        session.run = None
+
+
+async def _run(fleet: Fleet, material: Material, options: _Options, session: _Session) -> None:
+    facts = RunFacts(
+        fleet=fleet.name,
+        fleet_file=fleet.text,
+        version=__version__,
+        target=options.endpoint_url or options.target,
+        started_at=time.time(),
+        rate=fleet.file.arrival.rate,
+    )
+    async with AsyncExitStack() as stack:
+        writer = stack.enter_context(RunWriter.create(options.directory / RECORD_NAME, facts))
+        try:
+            target = await _target(fleet, options, stack)
+            run = Run(fleet, material, target, writer, run_id=secrets.token_hex(4), epoch=time.time)
+            session.run = run
+            async with trio.open_nursery() as nursery:
+                if not options.quiet:
+                    nursery.start_soon(show_progress, run.progress)
+                await run.execute()
+                nursery.cancel_scope.cancel()
+        except* DevicesimError as group:
+            for error in group.exceptions:
+                writer.add_note(Note(at=time.time(), kind="error", text=str(error)))
+            raise
+
+
+async def _target(fleet: Fleet, options: _Options, stack: AsyncExitStack) -> Target:
+    """The target that the options name; the emulator is started when it is to be ours."""
+    given = None
+    if options.cacert is not None:
+        given = load_certificates(keyfile.read(options.cacert), str(options.cacert))
+    url, addresses = options.endpoint_url, {}
+    if options.target == "emulator" and url is None:
+        ready = await stack.enter_async_context(emulator(fleet.path, options.directory / "emulator.log"))
+        url = ready["api"]
+        addresses = {each["name"]: (each["mqtt"]["host"], each["mqtt"]["port"]) for each in ready["accounts"]}
+        ca_file = Path(ready["ca_file"])
+        given = load_certificates(keyfile.read(ca_file), str(ca_file)) if given is None else given
+    if options.connect_to is not None:
+        addresses = dict.fromkeys(fleet.file.accounts, options.connect_to)
+    return Target(
+        kind=options.target,
+        accounts=accesses(fleet, options.target, url),
+        addresses=addresses,
+        port=fleet.file.mqtt.port,
+        roots=roots(fleet, given),
+    )
+
+
+def _make_directory(out: Path | None, fleet: Fleet, now: datetime) -> Path:
+    directory = out or Path("devicesim-runs") / f"{now:%Y%m%dT%H%M%S}-{fleet.name}-{os.getpid()}"
+    if (directory / RECORD_NAME).exists():
+        raise InputError(f"{directory} holds a run already, which is not overwritten", hint="name another --out")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise InputError(f"{directory} cannot be made: {exc.strerror}", hint="name another --out") from exc
+    return directory
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--connect-to")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,131 @@
+"""One account's control plane through boto3: the same code for AWS and for the emulator.
+
+boto3 blocks, so every call runs in a worker thread, at most :data:`PARALLEL_CALLS` at once an account: AWS throttles
+most of these operations at 10 to 15 a second (aws-iot-behaviour.md §6), more would only be turned away.
+"""
+
+import functools
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import trio
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from devicesim.errors import TargetError
+
+PARALLEL_CALLS = 8
+_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+
+
+class ControlPlaneError(TargetError):
+    """A control-plane call was refused. ``code`` is AWS's name of the error, ``fields`` what else it carried."""
+
+    def __init__(self, message: str, *, code: str, fields: Mapping[str, Any], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.fields = dict(fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountAccess:
+    """Where one account's control plane is and how to prove who we are."""
+
+    name: str
+    """Name in the fleet file."""
+    account_id: str
+    region: str
+    endpoint_url: str | None = None
+    """``None`` is AWS itself."""
+    profile: str | None = None
+    """AWS profile; ``None`` is boto3's default chain, or, with ``emulated``, the account id as access key id."""
+    emulated: bool = False
+    """An emulator: credentials are made up, and throttling is not waited out."""
+
+    def arn(self, resource: str) -> str:
+        """The ARN of an IoT resource of this account, such as ``cert/<id>``."""
+        partition = next((name for prefix, name in _PARTITIONS.items() if self.region.startswith(prefix)), "aws")
+        return f"arn:{partition}:iot:{self.region}:{self.account_id}:{resource}"
+
+
+class AccountClient:
+    """The calls to one account. Safe to share between tasks."""
+
+    def __init__(self, access: AccountAccess) -> None:
+        self.access = access
+        self._limiter = trio.CapacityLimiter(PARALLEL_CALLS)
+        try:
+            session = (
+                boto3.Session(
+                    aws_access_key_id=access.account_id,
+                    aws_secret_access_key="emulated",  # noqa: S106  # the emulator takes any
+                    region_name=access.region,
+                )
+                if access.emulated
+                else boto3.Session(profile_name=access.profile, region_name=access.region)
+            )
+            config = Config(
+                retries={"mode": "standard" if access.emulated else "adaptive", "max_attempts": 8},
+                max_pool_connections=PARALLEL_CALLS,
+                connect_timeout=10,
+                read_timeout=60,
+            )
+            self._iot = session.client("iot", endpoint_url=access.endpoint_url, config=config)
+            self._sts = session.client("sts", endpoint_url=access.endpoint_url, config=config)
+        except BotoCoreError as exc:
+            raise TargetError(
+                f"account {access.name!r}: {_one_line(exc)}", hint="name a profile that exists: accounts.*.profile"
+            ) from exc
+
+    async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """One IoT operation by its boto3 name (``register_ca_certificate``).
+
+        Raises :class:`ControlPlaneError` when it is refused, :class:`TargetError` when it could not be asked.
+        """
+        answer: dict[str, Any] = await self._run(getattr(self._iot, operation), operation, parameters)
+        return answer
+
+    async def pages(self, operation: str, key: str, **parameters: Any) -> AsyncIterator[Any]:
+        """Every item under ``key`` of a paged IoT operation."""
+        paginator = self._iot.get_paginator(operation)
+        pages = iter(paginator.paginate(**parameters))
+        while True:
+            page = await self._run(functools.partial(next, pages, None), operation, {})
+            if page is None:
+                return
+            for item in page.get(key, ()):
+                yield item
+
+    async def check_identity(self) -> None:
+        """Raise :class:`TargetError` unless the credentials are for the account that the fleet file names."""
+        identity = await self._run(self._sts.get_caller_identity, "get_caller_identity", {})
+        if identity["Account"] != self.access.account_id:
+            raise TargetError(
+                f"account {self.access.name!r}: the credentials are for account {identity['Account']}, "
+                f"the fleet file says {self.access.account_id}",
+                hint="correct accounts.*.id or accounts.*.profile",
+            )
+
+    def close(self) -> None:
+        self._iot.close()
+        self._sts.close()
+
+    async def _run(self, function: Any, operation: str, parameters: Mapping[str, Any]) -> Any:
+        where = f"account {self.access.name!r} ({self.access.account_id}, {self.access.region}): {operation}"
+        try:
+            return await trio.to_thread.run_sync(
+                functools.partial(function, **parameters), limiter=self._limiter, abandon_on_cancel=True
+            )
+        except ClientError as exc:
+            error = exc.response.get("Error", {})
+            code, text = str(error.get("Code", "")), str(error.get("Message", ""))
+            fields = {name: value for name, value in exc.response.items() if name not in ("Error", "ResponseMetadata")}
+            raise ControlPlaneError(f"{where} refused: {code}: {text}", code=code, fields=fields) from exc
+        except BotoCoreError as exc:
+            raise TargetError(f"{where} failed: {_one_line(exc)}") from exc
+
+
+def _one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split())[:300]

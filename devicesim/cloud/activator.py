@@ -1,0 +1,191 @@
+"""JITR activation: whoever watches for registered certificates and makes them ACTIVE.
+
+In production that is a rule with a Lambda. Here it is an MQTT client of the account, subscribed to
+``$aws/events/certificates/registered/<caId>``, that does what such a Lambda does: AttachPolicy, then UpdateCertificate
+ACTIVE, in that order, for a device that is ACTIVE without a policy is turned away again. It is idempotent, because the
+event is repeated on every CONNECT while the certificate is pending (aws-iot-behaviour.md §2).
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import trio
+
+from devicesim.cloud.account import AccountClient, ControlPlaneError
+from devicesim.errors import TargetError
+from devicesim.net.failures import ConnectionFailed
+from devicesim.net.mqtt import MQTTClient, MQTTSettings, open_mqtt
+from devicesim.net.tls import Deadlines, TLSContext
+from devicesim.outcome import Trace
+from devicesim.pki.authority import self_signed
+from devicesim.pki.identity import Identity, certificate_pem
+
+Note = Callable[[str], None]
+"""Takes one line for the record."""
+
+RECONNECT_SECONDS = 1.0
+FIRST_CONNECT_TRIES = 10
+"""A policy that was just attached may take some seconds to be in force."""
+_VALIDITY = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivatorPlan:
+    """What one account's activator works with."""
+
+    ca_id: str
+    endpoint: str
+    """The account's data endpoint: SNI, and the name verified."""
+    address: tuple[str, int]
+    device_policy: str
+    """Name of the policy that activated devices get."""
+    name: str
+    """Client id, and the name of the activator's own policy."""
+
+
+@dataclass(slots=True)
+class Activator:
+    """Activates the certificates that it is told of; :attr:`activated` counts."""
+
+    client: AccountClient
+    plan: ActivatorPlan
+    note: Note
+    activated: int = 0
+    _under_way: set[str] = field(default_factory=set)
+
+    async def serve(
+        self,
+        identity: Identity,
+        context: TLSContext,
+        deadlines: Deadlines,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Subscribe and activate until cancelled; started when the first subscription is acknowledged.
+
+        A lost connection is made again: an event that was missed meanwhile comes again with the device's next CONNECT.
+        Raises :class:`TargetError` when the first connection cannot be made.
+        """
+        failed = 0
+        subscribed = False
+        while True:
+            try:
+                async with self._connect(identity, context, deadlines) as mqtt, trio.open_nursery() as nursery:
+                    await mqtt.subscribe(f"$aws/events/certificates/registered/{self.plan.ca_id}", 1)
+                    if not subscribed:
+                        subscribed = True
+                        task_status.started()
+                    while True:
+                        message = await mqtt.receive()
+                        nursery.start_soon(self._handle, message.payload)
+            except* ConnectionFailed as group:
+                failed += 1
+                reason = _first(group)
+                if not subscribed and failed >= FIRST_CONNECT_TRIES:
+                    raise TargetError(
+                        f"account {self.client.access.name!r}: the activator cannot subscribe to the registered event: "
+                        f"{reason}"
+                    ) from group
+                if subscribed:
+                    self.note(f"activator of {self.client.access.name} lost its connection: {reason}")
+            await trio.sleep(RECONNECT_SECONDS)
+
+    @asynccontextmanager
+    async def _connect(
+        self, identity: Identity, context: TLSContext, deadlines: Deadlines
+    ) -> AsyncIterator[MQTTClient]:
+        async with open_mqtt(
+            context,
+            self.plan.address,
+            identity=identity,
+            server_name=self.plan.endpoint,
+            verify_name=self.plan.endpoint,
+            client_id=self.plan.name,
+            settings=MQTTSettings(keep_alive=60),
+            deadlines=deadlines,
+            trace=Trace(start=trio.current_time()),
+        ) as mqtt:
+            yield mqtt
+
+    async def _handle(self, payload: bytes) -> None:
+        certificate = registered_certificate(payload, self.plan.ca_id)
+        if certificate is None or certificate in self._under_way:
+            return
+        self._under_way.add(certificate)
+        try:
+            target = self.client.access.arn(f"cert/{certificate}")
+            await self.client.call("attach_policy", policyName=self.plan.device_policy, target=target)
+            await self.client.call("update_certificate", certificateId=certificate, newStatus="ACTIVE")
+            self.activated += 1
+        except TargetError as exc:
+            # told, not raised: the device's next CONNECT repeats the event, and so the try
+            self.note(f"activation of {certificate[:8]} failed: {exc}")
+        finally:
+            self._under_way.discard(certificate)
+
+
+def registered_certificate(payload: bytes, ca_id: str) -> str | None:
+    """The certificate id of a ``registered`` event that asks for activation, or ``None`` for anything else."""
+    try:
+        event = json.loads(payload)
+    except ValueError:
+        return None
+    if not isinstance(event, dict) or event.get("caCertificateId") != ca_id:
+        return None
+    certificate = event.get("certificateId")
+    pending = event.get("certificateStatus") == "PENDING_ACTIVATION"
+    return certificate if pending and isinstance(certificate, str) else None
+
+
+@asynccontextmanager
+async def activator_identity(client: AccountClient, name: str, ca_id: str, now: datetime) -> AsyncIterator[Identity]:
+    """A certificate with which an activator may watch one CA's events; removed from the account at the end.
+
+    Self-signed and registered without a CA (aws-iot-behaviour.md §1.4), so its key never leaves this process.
+    """
+    identity = self_signed(name, not_before=now - timedelta(minutes=5), not_after=now + _VALIDITY)
+    target = client.access.arn(f"cert/{identity.certificate_id}")
+    topic = f"$aws/events/certificates/registered/{ca_id}"
+    document = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "iot:Connect", "Resource": client.access.arn(f"client/{name}")},
+            {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": client.access.arn(f"topicfilter/{topic}")},
+            {"Effect": "Allow", "Action": "iot:Receive", "Resource": client.access.arn(f"topic/{topic}")},
+        ],
+    }
+    try:
+        await client.call("create_policy", policyName=name, policyDocument=json.dumps(document))
+        await client.call(
+            "register_certificate_without_ca", certificatePem=certificate_pem(identity.certificate), status="ACTIVE"
+        )
+        await client.call("attach_policy", policyName=name, target=target)
+        yield identity
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
+            await _remove(client, name, identity.certificate_id, target)
+
+
+async def _remove(client: AccountClient, name: str, certificate: str, target: str) -> None:
+    for operation, parameters in (
+        ("detach_policy", {"policyName": name, "target": target}),
+        ("update_certificate", {"certificateId": certificate, "newStatus": "INACTIVE"}),
+        ("delete_certificate", {"certificateId": certificate}),
+        ("delete_policy", {"policyName": name}),
+    ):
+        try:
+            await client.call(operation, **parameters)
+        except ControlPlaneError as exc:
+            if exc.code != "ResourceNotFoundException":
+                raise
+
+
+def _first(group: BaseExceptionGroup[ConnectionFailed]) -> ConnectionFailed:
+    each: BaseException = group
+    while isinstance(each, BaseExceptionGroup):
+        each = each.exceptions[0]
+    assert isinstance(each, ConnectionFailed)
+    return each

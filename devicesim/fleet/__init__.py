@@ -1,0 +1,1 @@
+"""The fleet: its file, its pacing, its devices and the runner."""

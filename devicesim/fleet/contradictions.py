@@ -1,0 +1,127 @@
+"""Contradictions between places of a fleet file, found on the raw TOML.
+
+On the raw data, so that they are reported together with wrong values and unknown keys; every look-up therefore
+tolerates values of the wrong kind, which the schema reports.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+from devicesim.errors import Problem
+
+
+def find_contradictions(raw: Mapping[str, Any]) -> list[Problem]:
+    """Every contradiction, in the order of the file's sections."""
+    accounts, groups = _tables(raw.get("accounts")), _tables(raw.get("groups"))
+    return [
+        *_ca(raw, accounts),
+        *_accounts(accounts),
+        *_groups(groups, accounts),
+        *_devices(raw),
+        *_tls(raw),
+    ]
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _tables(value: object) -> dict[str, Mapping[str, Any]]:
+    return {name: _table(each) for name, each in _table(value).items()}
+
+
+def _ca(raw: Mapping[str, Any], accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    ca, devices = _table(raw.get("ca")), _table(raw.get("devices"))
+    if "key" in ca and "certificate" not in ca:
+        yield Problem("ca.key", "a key without a certificate; give ca.certificate too")
+    if "certificate" not in ca:
+        return
+    for key in ("key_type", "common_name"):
+        if key in ca:
+            yield Problem(f"ca.{key}", "is for a CA that is made for the run, but ca.certificate names one")
+    if "key" in ca:
+        return
+    if devices.get("keys") != "imported":
+        yield Problem("ca.key", "is missing: devices are minted with it; or import them: devices.keys = 'imported'")
+    for name, account in accounts.items():
+        if account.get("ca_mode") == "DEFAULT":
+            yield Problem(
+                f"accounts.{name}.ca_mode",
+                "'DEFAULT' needs a verification certificate, and so ca.key; 'SNI_ONLY' does not",
+            )
+
+
+def _accounts(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    for name, account in accounts.items():
+        mode, provisioning = account.get("ca_mode"), account.get("provisioning", "none")
+        if mode == "none" and provisioning in ("JITP", "JITR"):
+            yield Problem(
+                f"accounts.{name}.provisioning",
+                f"{provisioning!r} needs the CA registered, but ca_mode is 'none'",
+            )
+        if "activator" in account and provisioning != "JITR":
+            yield Problem(f"accounts.{name}.activator", f"is for JITR, but provisioning is {provisioning!r}")
+        for key in ("template", "role_arn"):
+            if key in account and provisioning != "JITP":
+                yield Problem(f"accounts.{name}.{key}", f"is for JITP, but provisioning is {provisioning!r}")
+    for (one, a), (two, b) in combinations(accounts.items(), 2):
+        place = a.get("region", "us-east-1")
+        if place != b.get("region", "us-east-1"):
+            continue
+        if a.get("id") == b.get("id"):
+            yield Problem(f"accounts.{two}.id", f"{b.get('id')!r} in {place} is accounts.{one} already")
+        elif a.get("ca_mode") == b.get("ca_mode") == "DEFAULT":
+            # aws-iot-behaviour.md §1.1 [D]
+            yield Problem(
+                f"accounts.{two}.ca_mode",
+                f"'DEFAULT' is taken in {place} by accounts.{one}: one account a Region; register it as 'SNI_ONLY'",
+            )
+
+
+def _groups(groups: Mapping[str, Mapping[str, Any]], accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    known = ", ".join(repr(name) for name in accounts) or "none"
+    for name, group in groups.items():
+        where = f"groups.{name}"
+        dialled, sni, expect = group.get("account"), group.get("sni", "endpoint"), _table(group.get("expect"))
+        if isinstance(dialled, str) and dialled not in accounts:
+            yield Problem(f"{where}.account", f"{dialled!r} is not an account of this file; known: {known}")
+        if isinstance(sni, str) and sni.startswith("other:"):
+            other = sni.removeprefix("other:")
+            if other not in accounts:
+                yield Problem(f"{where}.sni", f"{other!r} is not an account of this file; known: {known}")
+            elif other == dialled:
+                yield Problem(f"{where}.sni", f"{other!r} is the account dialled; that is 'endpoint'")
+        if isinstance(sni, str) and sni.startswith("literal:"):
+            literal = sni.removeprefix("literal:")
+            if len(literal.encode()) > 255 or not literal.isprintable() or not literal.isascii():
+                yield Problem(f"{where}.sni", "a literal server name has 1 to 255 printable ASCII characters")
+        place, outcome = expect.get("account"), expect.get("outcome")
+        if isinstance(place, str) and place not in accounts:
+            yield Problem(f"{where}.expect.account", f"{place!r} is not an account of this file; known: {known}")
+        if outcome in ("provisioned", "pending") and place is None:
+            yield Problem(f"{where}.expect.account", f"is missing: {outcome!r} is always in some account")
+        if outcome in ("refused", "unreachable", "failed") and place is not None:
+            yield Problem(f"{where}.expect.account", f"does not go with {outcome!r}, which is in no account")
+
+
+def _devices(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    devices, ca = _table(raw.get("devices")), _table(raw.get("ca"))
+    keys = devices.get("keys", "derived")
+    if keys == "imported":
+        if "bundles" not in devices:
+            yield Problem("devices.bundles", "is missing: imported devices are read from PEM bundles")
+        if "certificate" not in ca:
+            yield Problem("ca.certificate", "is missing: imported devices were signed by a CA that exists")
+    elif "bundles" in devices:
+        yield Problem("devices.bundles", f"is for keys = 'imported', but keys is {keys!r}")
+    if keys == "derived" and str(devices.get("key_type", "")).startswith("rsa-"):
+        yield Problem("devices.key_type", "an RSA key cannot be derived from a secret; take keys = 'random'")
+    if keys != "derived" and "secret" in ca:
+        yield Problem("ca.secret", f"is for derived keys, but devices.keys is {keys!r}")
+
+
+def _tls(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    tls = _table(raw.get("tls"))
+    if (tls.get("minimum_version"), tls.get("maximum_version")) == ("TLSv1.3", "TLSv1.2"):
+        yield Problem("tls.minimum_version", "'TLSv1.3' is above maximum_version 'TLSv1.2'")

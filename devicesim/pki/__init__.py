@@ -1,0 +1,1 @@
+"""Certificates: device identities, the shared CA that mints them, and their profile."""

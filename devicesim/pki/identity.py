@@ -1,0 +1,102 @@
+"""A device's identity: private key, certificate and the chain it sends; PEM in and out; the certificate id.
+
+AWS IoT names a certificate by the SHA-256 of its DER (aws-iot-behaviour.md §1.4), so one leaf has the same id in every
+account and Region.
+"""
+
+import re
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from devicesim.errors import KeyMaterialError
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+"""The kinds of key that AWS IoT Core takes (aws-iot-behaviour.md §1.2)."""
+
+_KEY_BLOCK = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
+
+
+def certificate_id(certificate: x509.Certificate) -> str:
+    """The AWS certificate id: lower-case hex SHA-256 of the DER, 64 characters."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def certificate_pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def private_key_pem(key: PrivateKey) -> str:
+    """The key as unencrypted PKCS#8 PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A private key with its certificate and the issuers that are sent after it."""
+
+    key: PrivateKey
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...] = ()
+    """Issuers, the leaf's own first; without the leaf."""
+
+    @property
+    def certificate_id(self) -> str:
+        return certificate_id(self.certificate)
+
+    def pem(self) -> str:
+        """One bundle: leaf, issuers, key. :func:`load_identity` reads it back."""
+        certificates = "".join(certificate_pem(each) for each in (self.certificate, *self.chain))
+        return certificates + private_key_pem(self.key)
+
+
+def load_certificates(pem: bytes, source: str) -> tuple[x509.Certificate, ...]:
+    """Every certificate of a PEM text, in its order; at least one.
+
+    ``load_pem_x509_certificates`` is asked for all on purpose: the singular form silently takes the first.
+    """
+    try:
+        return tuple(x509.load_pem_x509_certificates(pem))
+    except ValueError as exc:
+        raise KeyMaterialError(f"{source} holds no readable certificate: {_one_line(exc)}; PEM is expected") from exc
+
+
+def load_private_key(pem: bytes, source: str) -> PrivateKey:
+    """The EC or RSA private key of a PEM text; certificates beside it are passed over."""
+    block = _KEY_BLOCK.search(pem)
+    if block is None:
+        raise KeyMaterialError(f"{source} holds no private key; a PEM block 'PRIVATE KEY' is expected")
+    try:
+        key = serialization.load_pem_private_key(block[0], password=None)
+    except TypeError as exc:
+        raise KeyMaterialError(
+            f"{source} holds an encrypted private key", hint="decrypt it first: openssl pkey -in KEY -out KEY.plain"
+        ) from exc
+    except ValueError as exc:
+        raise KeyMaterialError(f"{source} holds no readable private key: {_one_line(exc)}") from exc
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise KeyMaterialError(f"{source} holds a {type(key).__name__}; AWS IoT Core takes EC and RSA keys")
+    return key
+
+
+def load_identity(pem: bytes, source: str) -> Identity:
+    """A device's identity from one PEM bundle: its key, its certificate first, then any issuers."""
+    key = load_private_key(pem, source)
+    leaf, *chain = load_certificates(pem, source)
+    require_match(key, leaf, source)
+    return Identity(key=key, certificate=leaf, chain=tuple(chain))
+
+
+def require_match(key: PrivateKey, certificate: x509.Certificate, source: str) -> None:
+    """Raise :class:`KeyMaterialError` unless the certificate is for this key."""
+    if key.public_key() != certificate.public_key():
+        subject = certificate.subject.rfc4514_string()
+        raise KeyMaterialError(f"{source}: the private key does not belong to the certificate of {subject!r}")
+
+
+def _one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split())[:200]

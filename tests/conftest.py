@@ -1,0 +1,25 @@
+"""Fixtures that several tests share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import Devicesim, Outcome
+
+
+@pytest.fixture
+def devicesim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Devicesim:
+    """Run a command line of ours in this process: its exit code and what it printed."""
+    from devicesim.cli.main import main
+
+    def run(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["devicesim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert isinstance(caught.value.code, int)
+        captured = capsys.readouterr()
+        return Outcome(caught.value.code, captured.out, captured.err)
+
+    return run

@@ -1,0 +1,84 @@
+"""PEM in and out, and the certificate id."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from devicesim.errors import KeyMaterialError
+from devicesim.pki.authority import new_shared_authority, self_signed
+from devicesim.pki.identity import Identity, certificate_pem, load_certificates, load_identity, private_key_pem
+from devicesim.pki.profile import KeyType, Profile, generate_key
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def identity() -> Identity:
+    ca = new_shared_authority("CA", KeyType.EC_P256, now=NOW, validity=timedelta(days=30))
+    return ca.mint(0, secret=b"s" * 32, profile=Profile(names={"fleet": "f"}))
+
+
+def test_certificate_id_is_the_sha256_of_the_der(identity: Identity) -> None:
+    der = identity.certificate.public_bytes(serialization.Encoding.DER)
+
+    assert hashlib.sha256(der).hexdigest() == identity.certificate_id
+
+
+def test_a_bundle_reads_back(identity: Identity) -> None:
+    again = load_identity(identity.pem().encode(), "bundle")
+
+    assert identity.certificate == again.certificate
+    assert identity.chain == again.chain
+    assert private_key_pem(identity.key) == private_key_pem(again.key)
+
+
+def test_all_certificates_of_a_file_are_read_in_order(identity: Identity) -> None:
+    pem = certificate_pem(identity.certificate) + certificate_pem(identity.chain[0])
+
+    assert (identity.certificate, *identity.chain) == load_certificates(pem.encode(), "file")
+
+
+def test_a_bundle_with_somebody_elses_key_is_refused(identity: Identity) -> None:
+    stranger = self_signed("x", not_before=NOW, not_after=NOW + timedelta(days=1))
+    mixed = certificate_pem(identity.certificate) + private_key_pem(stranger.key)
+
+    with pytest.raises(KeyMaterialError, match="bundle: the private key does not belong"):
+        load_identity(mixed.encode(), "bundle")
+
+
+@pytest.mark.parametrize(
+    ("pem", "message"),
+    [
+        (b"", "holds no private key"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "no readable private key"),
+        (private_key_pem(generate_key(KeyType.EC_P256)).encode(), "no readable certificate"),
+    ],
+)
+def test_what_is_no_bundle_is_refused_by_what_it_lacks(pem: bytes, message: str) -> None:
+    with pytest.raises(KeyMaterialError, match=message):
+        load_identity(pem, "bundle")
+
+
+def test_an_encrypted_key_is_refused_with_the_command_that_helps() -> None:
+    key = generate_key(KeyType.EC_P256)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"pw"),
+    )
+
+    with pytest.raises(KeyMaterialError, match="encrypted") as caught:
+        load_identity(pem, "bundle")
+    assert "openssl pkey" in caught.value.hint
+
+
+def test_a_key_kind_that_aws_does_not_take_is_refused() -> None:
+    pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+    with pytest.raises(KeyMaterialError, match="EC and RSA"):
+        load_identity(pem, "bundle")
