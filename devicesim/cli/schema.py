@@ -14,7 +14,7 @@ def command(what: str) -> None:
 
         schema = FleetFile.model_json_schema()
     else:
-        from devicesim.report.summary import Summary
+        from devicesim.report.document import Summary
 
         schema = Summary.model_json_schema()
     click.echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2))

@@ -154,7 +154,7 @@ class Run:
             held = await holdings(client, self._material.authority.certificate_id, wanted, with_things=things)
             for each in held:
                 found[each.certificate_id].append(each)
-            self._writer.add_holdings(phase, held, now=self._now())
+            self._writer.add_holdings(phase, name, held, now=self._now())
         return {certificate: tuple(each) for certificate, each in found.items()}
 
     @asynccontextmanager

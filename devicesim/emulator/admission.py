@@ -1,0 +1,440 @@
+"""Who is let in: the decision on a CONNECT, as a function of what was presented and what the registry holds. Pure.
+
+The order is AWS's own (aws-iot-behaviour.md §4.1 "order of checks", §10 "decision procedure"):
+
+1. the server name decides the account; without one, only records in DEFAULT mode can;
+2. the certificate's record in that account: its status, or for an unknown leaf the CA that signed it (JITR, JITP);
+3. the policies, for ``iot:Connect`` on the client id.
+
+:func:`decide` changes nothing: it answers what is to be done, and the data plane does it. What the device sees of a
+refusal is AWS's: after a good handshake the connection is closed without CONNACK. Why stands in the history, in the
+words of AWS's ``Connection.AuthNError`` (§8) where AWS has one.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from cryptography import x509
+
+from devicesim.emulator import policy
+from devicesim.emulator.registry import Partition, Registry
+from devicesim.emulator.settings import Settings
+from devicesim.emulator.state.records import (
+    CACertificate,
+    CertificateMode,
+    CertificateStatus,
+    DeviceCertificate,
+    EffectiveTemplate,
+)
+from devicesim.emulator.variables import Variables
+from devicesim.pki.identity import certificate_id
+
+_MAX_CHAIN = 10
+"""Certificates of a device's chain that are looked at; more come only from hostile clients."""
+
+
+class Reason(StrEnum):
+    """AWS's own words: ``Connection.AuthNError`` reasons, and the one of the ``Connect`` log (§8)."""
+
+    DEVICE_CERTIFICATE_INACTIVE = "DEVICE_CERTIFICATE_INACTIVE"
+    DEVICE_CERTIFICATE_NOT_REGISTERED = "DEVICE_CERTIFICATE_NOT_REGISTERED"
+    DEVICE_CERTIFICATE_REVOKED = "DEVICE_CERTIFICATE_REVOKED"
+    SNI_MISUSED = "SNI_MISUSED"
+    NOT_AUTHENTICATED = "NOT_AUTHENTICATED"
+    INTERNAL_SERVER_ERROR = "INTERNAL_SERVER_ERROR"
+    AUTHORIZATION_FAILURE = "AUTHORIZATION_FAILURE"
+
+
+class Verdict(StrEnum):
+    """What becomes of the CONNECT."""
+
+    ADMITTED = "admitted"
+    """CONNACK 0."""
+    REGISTERED = "registered"
+    """An unknown leaf under a CA that registers: recorded as PENDING_ACTIVATION, and dropped."""
+    PENDING = "pending"
+    """Recorded before and still PENDING_ACTIVATION: told again, and dropped."""
+    REFUSED = "refused"
+    """Not authenticated."""
+    DENIED = "denied"
+    """Authenticated, and no policy allows it."""
+
+
+class Check(StrEnum):
+    """Where the procedure stopped."""
+
+    SERVER_NAME = "server_name"
+    CERTIFICATE = "certificate"
+    REGISTRATION = "registration"
+    STATUS = "status"
+    POLICY = "policy"
+    PASSED = "passed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """A listener, which is one Region's front door (§10d: a name of another Region is nobody's here)."""
+
+    region: str
+    elsewhere: frozenset[str] | None = None
+    """For the one door that also serves Regions which have none: the Regions that have their own."""
+
+    def serves(self, region: str) -> bool:
+        return region == self.region or (self.elsewhere is not None and region not in self.elsewhere)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """What a TLS handshake showed of a device. Possession of the leaf's key is proven; nothing else is verified."""
+
+    door: Door
+    server_name: bytes | None
+    """As it stood on the wire; ``None`` when the extension was not sent."""
+    leaf: x509.Certificate | None
+    chain: Sequence[bytes] = ()
+    """DER of what was sent after the leaf."""
+    certificate_problem: str = ""
+    """Why there is no leaf although a certificate was sent."""
+    certificate_id: str | None = None
+    tls_version: str = ""
+    cipher: str = ""
+    alpn: str = ""
+    source_ip: str = ""
+    source_port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do with a CONNECT, and why."""
+
+    verdict: Verdict
+    check: Check
+    detail: str
+    reason: Reason | str | None = None
+    """AWS's reason code; ``None`` where AWS has none or logs nothing."""
+    logged: bool = True
+    """Whether AWS would log the reason: not when the server name was absent or nobody's (§8)."""
+    partition: Partition | None = None
+    """The account, as far as it was found."""
+    certificate: DeviceCertificate | None = None
+    """The account's record of the leaf, when it has one."""
+    ca: CACertificate | None = None
+    """The CA that registers the leaf, or that a pending leaf was registered under."""
+    template: EffectiveTemplate | None = None
+    """JITP is to run with it; ``None`` with REGISTERED or PENDING is JITR."""
+
+
+class ServerNameKind(StrEnum):
+    ABSENT = "absent"
+    UNRESOLVABLE = "unresolvable"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerName:
+    kind: ServerNameKind
+    text: str = ""
+
+
+def read_server_name(raw: bytes | None, settings: Settings) -> ServerName:
+    """The server name as it is looked up (§4.1)."""
+    if raw is None:
+        return ServerName(kind=ServerNameKind.ABSENT)
+    unresolvable = ServerName(kind=ServerNameKind.UNRESOLVABLE, text=printable(raw))
+    try:
+        text = raw.decode("ascii")
+    except UnicodeDecodeError:  # RFC 6066: ASCII, A-labels for the rest
+        return unresolvable
+    if is_ip_literal(text):
+        return ServerName(kind=ServerNameKind(settings.sni_ip_literal), text=text)
+    if text.endswith("."):
+        if settings.sni_trailing_dot != "stripped":
+            return ServerName(kind=ServerNameKind(settings.sni_trailing_dot), text=text)
+        text = text[:-1]
+    if not text:
+        return unresolvable
+    return ServerName(kind=ServerNameKind.NAME, text=text.lower() if settings.sni_ignores_case else text)
+
+
+def is_ip_literal(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def printable(raw: bytes | None) -> str:
+    """A server name for people: what is not ASCII is escaped."""
+    return "" if raw is None else raw.decode("ascii", "backslashreplace")
+
+
+def region_of(server_name: str) -> str | None:
+    """The Region that a data endpoint's name says (``<prefix>.iot.<region>.<domain>``)."""
+    labels = server_name.split(".")
+    return labels[2] if len(labels) > 3 and labels[1] == "iot" else None
+
+
+def resolve(registry: Registry, server_name: str, door: Door) -> Partition | None:
+    """The account of a server name, as far as this door serves its Region."""
+    region = region_of(server_name)
+    if region is None or not door.serves(region):
+        return None
+    return registry.resolve_server_name(server_name, region)
+
+
+def decide(registry: Registry, presented: Presented, *, client_id: str, settings: Settings, now: float) -> Decision:
+    """Decide on a CONNECT with ``client_id``; ``now`` is in seconds since the Unix epoch."""
+    name = read_server_name(presented.server_name, settings)
+    if name.kind is ServerNameKind.UNRESOLVABLE:
+        return _nobody(f"server name {name.text!r} is no account's endpoint")
+    if name.kind is ServerNameKind.NAME:
+        partition = resolve(registry, name.text, presented.door)
+        if partition is None:
+            return _nobody(f"server name {name.text!r} is no account's endpoint in {presented.door.region}")
+        return _in_account(registry, partition, presented, client_id, settings, now, named=True)
+
+    if presented.leaf is None or presented.certificate_id is None:
+        return _no_leaf(presented, None, logged=False)
+    holder = registry.default_certificate_holder(presented.door.region, presented.certificate_id)
+    if holder is not None:
+        return _in_account(registry, holder, presented, client_id, settings, now, named=False)
+    if settings.jit_without_sni:
+        holder = _default_ca_holder(registry, presented, presented.leaf, settings)
+        if holder is not None:
+            return _in_account(registry, holder, presented, client_id, settings, now, named=False)
+    return _nobody("no server name was sent, and no account holds the certificate or its CA in DEFAULT mode")
+
+
+def _nobody(detail: str) -> Decision:
+    return Decision(verdict=Verdict.REFUSED, check=Check.SERVER_NAME, detail=detail, logged=False)
+
+
+def _no_leaf(presented: Presented, partition: Partition | None, *, logged: bool) -> Decision:
+    return Decision(
+        verdict=Verdict.REFUSED,
+        check=Check.CERTIFICATE,
+        reason=Reason.NOT_AUTHENTICATED,
+        detail=presented.certificate_problem or "no client certificate was sent",
+        logged=logged,
+        partition=partition,
+    )
+
+
+def _default_ca_holder(
+    registry: Registry, presented: Presented, leaf: x509.Certificate, settings: Settings
+) -> Partition | None:
+    """The account that holds, in DEFAULT mode, the CA that signed ``leaf`` (§10b, "none, leaf+CA chain")."""
+    region = presented.door.region
+    if settings.jit_without_sni_needs_chain:
+        for certificate in _parsed(presented.chain):
+            partition = registry.default_ca_holders(region, certificate_id(certificate))
+            if partition is not None and registry.issuer_of(partition, leaf, (certificate,)) is not None:
+                return partition
+        return None
+    for partition in registry.partitions():  # the other setting: by subject, so a look into each account
+        if partition.region != region:
+            continue
+        ca = registry.issuer_of(partition, leaf)
+        if ca is not None and registry.default_ca_holders(region, ca.certificate_id) is partition:
+            return partition
+    return None
+
+
+def _parsed(chain: Sequence[bytes]) -> list[x509.Certificate]:
+    certificates = []
+    for der in chain[:_MAX_CHAIN]:
+        try:
+            certificates.append(x509.load_der_x509_certificate(der))
+        except ValueError:  # OpenSSL took it, cryptography is stricter; it cannot be a registered CA then
+            continue
+    return certificates
+
+
+def _in_account(
+    registry: Registry,
+    partition: Partition,
+    presented: Presented,
+    client_id: str,
+    settings: Settings,
+    now: float,
+    *,
+    named: bool,
+) -> Decision:
+    leaf, leaf_id = presented.leaf, presented.certificate_id
+    if leaf is None or leaf_id is None:
+        return _no_leaf(presented, partition, logged=named)
+    problem = validity_problem(leaf, now) if settings.leaf_validity_enforced else None
+    if problem is not None:
+        return Decision(
+            verdict=Verdict.REFUSED,
+            check=Check.CERTIFICATE,
+            reason=Reason.NOT_AUTHENTICATED,
+            detail=problem,
+            logged=named,
+            partition=partition,
+            certificate=partition.certificates.get(leaf_id),
+        )
+    record = partition.certificates.get(leaf_id)
+    if record is None:
+        return _unknown(registry, partition, presented, leaf, leaf_id, settings, named=named)
+    match record.status:
+        case CertificateStatus.ACTIVE:
+            return _authorize(registry, partition, record, client_id, presented.source_ip, named=named)
+        case CertificateStatus.PENDING_ACTIVATION:
+            ca = partition.cas.get(record.ca_certificate_id or "")
+            runs = ca is not None and ca.registers_devices and settings.jitp_reruns_while_pending
+            return Decision(
+                verdict=Verdict.PENDING,
+                check=Check.STATUS,
+                reason=settings.pending_reason,
+                detail="the certificate is PENDING_ACTIVATION",
+                logged=named,
+                partition=partition,
+                certificate=record,
+                ca=ca,
+                template=registry.cas.template_of(partition, ca) if ca is not None and runs else None,
+            )
+        case CertificateStatus.REVOKED:
+            reason = Reason.DEVICE_CERTIFICATE_REVOKED
+        case _:  # INACTIVE, and PENDING_TRANSFER and REGISTER_INACTIVE as inactive (§10c, I)
+            reason = Reason.DEVICE_CERTIFICATE_INACTIVE
+    return Decision(
+        verdict=Verdict.REFUSED,
+        check=Check.STATUS,
+        reason=reason,
+        detail=f"the certificate is {record.status}",
+        logged=named,
+        partition=partition,
+        certificate=record,
+    )
+
+
+def _unknown(
+    registry: Registry,
+    partition: Partition,
+    presented: Presented,
+    leaf: x509.Certificate,
+    leaf_id: str,
+    settings: Settings,
+    *,
+    named: bool,
+) -> Decision:
+    """A leaf that the account has no record of: registered under a CA that does so, else refused (§2, §10b)."""
+    ca = registry.issuer_of(partition, leaf, _parsed(presented.chain))
+    # Without SNI only what is held in DEFAULT mode counts, also between a CA's old and renewed certificate.
+    if ca is not None and ca.registers_devices and (named or ca.mode is CertificateMode.DEFAULT):
+        template = registry.cas.template_of(partition, ca)
+        return Decision(
+            verdict=Verdict.REGISTERED,
+            check=Check.REGISTRATION,
+            detail=f"first connection under CA {ca.certificate_id}: {'JITR' if template is None else 'JITP'}",
+            logged=named,
+            partition=partition,
+            ca=ca,
+            template=template,
+        )
+    reason = Reason.DEVICE_CERTIFICATE_NOT_REGISTERED
+    if ca is None:
+        detail = "the certificate is not registered, nor is a CA that signed it"
+    else:
+        detail = (
+            f"the certificate is not registered, and its CA {ca.certificate_id} is {ca.status} with auto registration"
+            f" {ca.auto_registration}"
+        )
+    if named and settings.sni_misused_for_foreign_default_leaf:
+        holder = registry.default_certificate_holder(partition.region, leaf_id)
+        if holder is not None:
+            reason = Reason.SNI_MISUSED
+            detail += "; another account holds it in DEFAULT mode"
+    return Decision(
+        verdict=Verdict.REFUSED,
+        check=Check.REGISTRATION,
+        reason=reason,
+        detail=detail,
+        logged=named,
+        partition=partition,
+        ca=ca,
+    )
+
+
+def _authorize(
+    registry: Registry,
+    partition: Partition,
+    record: DeviceCertificate,
+    client_id: str,
+    source_ip: str,
+    *,
+    named: bool,
+) -> Decision:
+    permissions = CertificatePermissions(
+        registry=registry,
+        partition=partition,
+        certificate_id=record.certificate_id,
+        client_id=client_id,
+        source_ip=source_ip,
+    )
+    allowed = permissions.allows("iot:Connect", "client", client_id)
+    return Decision(
+        verdict=Verdict.ADMITTED if allowed else Verdict.DENIED,
+        check=Check.PASSED if allowed else Check.POLICY,
+        reason=None if allowed else Reason.AUTHORIZATION_FAILURE,
+        detail="" if allowed else permissions.why_not("iot:Connect", "client", client_id),
+        logged=named,
+        partition=partition,
+        certificate=record,
+    )
+
+
+def read_leaf(der: bytes) -> tuple[x509.Certificate | None, str]:
+    """The certificate, or why it cannot be read. OpenSSL takes more than ``cryptography`` parses, and some of that
+    shows only when a field is looked at; what passes here can be looked at everywhere."""
+    try:
+        leaf = x509.load_der_x509_certificate(der)
+        for part in (leaf.issuer, leaf.subject):
+            part.public_bytes()
+        _ = leaf.not_valid_before_utc, leaf.not_valid_after_utc, leaf.serial_number
+    except ValueError as exc:
+        return None, f"the client certificate cannot be read: {' '.join(str(exc).split())}"
+    return leaf, ""
+
+
+def validity_problem(leaf: x509.Certificate, now: float) -> str | None:
+    """Why the certificate is not valid at ``now``; ``None`` when it is."""
+    moment = datetime.fromtimestamp(now, UTC)
+    if moment < leaf.not_valid_before_utc:
+        return f"the certificate is not valid before {leaf.not_valid_before_utc.isoformat()}"
+    if moment > leaf.not_valid_after_utc:
+        return f"the certificate is not valid after {leaf.not_valid_after_utc.isoformat()}"
+    return None
+
+
+@dataclass(slots=True, kw_only=True)
+class CertificatePermissions:
+    """What the certificate's policies allow its connection, as the registry stands when asked: a policy that is
+    changed counts from the next packet on."""
+
+    registry: Registry
+    partition: Partition
+    certificate_id: str
+    client_id: str
+    source_ip: str
+    _variables: Variables = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._variables = Variables(self.partition, self.certificate_id, self.client_id, self.source_ip)
+
+    def allows(self, action: str, kind: str, name: str) -> bool:
+        documents = self.registry.policies.documents(self.partition, self.certificate_id, client_id=self.client_id)
+        resource = self.partition.arn(kind, name)
+        return policy.evaluate(documents, action=action, resource=resource, variables=self._variables)
+
+    def why_not(self, action: str, kind: str, name: str) -> str:
+        """For the history: that there is no policy at all is the commoner mistake."""
+        documents = self.registry.policies.documents(self.partition, self.certificate_id, client_id=self.client_id)
+        if next(iter(documents), None) is None:
+            return "no policy is attached to the certificate"
+        return f"no policy allows {action} on {self.partition.arn(kind, name)}, or one denies it"

@@ -1,0 +1,534 @@
+"""MQTT on the device's side: the protocol engine on a TLS connection, with trio as its only loop.
+
+How it hangs together:
+
+* Up to CONNACK everything runs in the caller's task: a refused attempt, which is what JITR and JITP are made of, costs
+  neither a nursery nor a task. From CONNACK on, one background task a connection reads and keeps alive.
+* Writing is done at once by whoever has something to say. Only what the socket does not take is left to a second
+  task, for as long as that lasts, so that reading never waits for writing.
+* Keep-alive follows trio's clock. PINGREQ goes out when nothing was sent for ``keep_alive`` seconds (MQTT 5,
+  3.1.2.10), and a PINGRESP that is ``Deadlines.request`` late ends the connection.
+* A full inbox stops the reading: TCP makes the server wait, nothing is dropped. So a task that must keep the inbox
+  empty should not wait for an acknowledgement of its own meanwhile; it would time out.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from math import inf
+from types import TracebackType
+
+import trio
+
+from devicesim.net.engine import (
+    FAILURE_CODE,
+    IN_FLIGHT,
+    VERSIONS,
+    Answer,
+    Connack,
+    Disconnect,
+    Engine,
+    Message,
+    Pong,
+    QoS,
+    Version,
+)
+from devicesim.net.failures import FOREIGN, ConnectionFailed, failure_from
+from devicesim.net.tls import Deadlines, TLSConnection, TLSContext, open_tls, under_way
+from devicesim.outcome import Failure, FailureKind, Stage, Trace
+from devicesim.pki.identity import Identity
+
+HIGH_WATER = 64 * 1024
+"""Bytes that may wait for a socket that takes no more before ``publish`` waits too."""
+
+_MAX_KEEP_ALIVE = 65_535
+_MAX_SESSION_EXPIRY = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MQTTSettings:
+    """How a device speaks MQTT."""
+
+    version: Version = "3.1.1"
+    keep_alive: int = 60
+    """Seconds between two packets of ours, at most; 0 for none. AWS clamps it to 30..1200 (aws-iot-behaviour.md 5)."""
+    clean_start: bool = True
+    """Clean Start of MQTT 5, Clean Session of 3.1.1."""
+    session_expiry: int = 0
+    """Seconds that the server keeps the session after the connection; MQTT 5 only."""
+    receive_buffer: int = 100
+    """Messages that may wait to be received. When they do, no more is read from the server, so that TCP makes it wait;
+    nothing is dropped."""
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise ValueError(f"MQTT version {self.version!r} is not one of {', '.join(VERSIONS)}")
+        if not 0 <= self.keep_alive <= _MAX_KEEP_ALIVE:
+            raise ValueError(f"keep_alive {self.keep_alive!r} is not 0 to {_MAX_KEEP_ALIVE} seconds")
+        if not 0 <= self.session_expiry <= _MAX_SESSION_EXPIRY:
+            raise ValueError(f"session_expiry {self.session_expiry!r} is not 0 to {_MAX_SESSION_EXPIRY} seconds")
+        if self.session_expiry and self.version != "5":
+            raise ValueError(f"session_expiry needs MQTT version '5', not {self.version!r}")
+        if self.receive_buffer < 1:
+            raise ValueError(f"receive_buffer {self.receive_buffer!r} is below 1")
+
+
+class _Request:
+    """A PUBLISH or SUBSCRIBE that waits for its answer; without one when the connection ended first."""
+
+    __slots__ = ("answer", "done")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.answer: Answer | None = None
+
+
+class MQTTClient:
+    """A connected MQTT client; made by :func:`open_mqtt` only. Any number of tasks may use it at once.
+
+    When the connection ends, everything that waits on it raises :class:`ConnectionFailed`; so does every later call.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_closing",
+        "_connack",
+        "_deadlines",
+        "_drained",
+        "_ended",
+        "_engine",
+        "_failure",
+        "_inbox",
+        "_inbox_in",
+        "_keep_alive",
+        "_last_sent",
+        "_nursery",
+        "_ping_deadline",
+        "_requests",
+        "_settings",
+        "_slot_holders",
+        "_slots",
+        "_tls",
+        "_trace",
+    )
+
+    def __init__(
+        self, tls: TLSConnection, client_id: str, settings: MQTTSettings, deadlines: Deadlines, trace: Trace
+    ) -> None:
+        self._tls = tls
+        self._settings = settings
+        self._engine = Engine(client_id, version=settings.version, clean_start=settings.clean_start)
+        self._deadlines = deadlines
+        self._trace = trace
+        self._connack: Connack | None = None
+        self._keep_alive: float = settings.keep_alive or inf
+        self._last_sent = -inf
+        self._ping_deadline = inf
+        """When the PINGRESP that is awaited is late; ``inf`` while none is."""
+        self._requests: dict[int, _Request] = {}
+        self._slots: trio.Semaphore | None = None
+        """Where the server takes fewer QoS 1 messages at once than paho sends."""
+        self._slot_holders: set[int] = set()
+        self._arrived: deque[Message] = deque()
+        self._inbox_in, self._inbox = trio.open_memory_channel[Message](settings.receive_buffer)
+        self._nursery: trio.Nursery | None = None
+        self._drained: trio.Event | None = None
+        """Set by the task that writes what the socket did not take, when it is done; ``None`` while there is none."""
+        self._ended = trio.Event()
+        self._closing = False
+        self._failure: Failure | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if not self._ended.is_set() else f"ended {self._failure.kind}" if self._failure else "closed"
+        return f"<MQTTClient {state}, {len(self._requests)} requests waiting>"
+
+    @property
+    def failure(self) -> Failure | None:
+        """How the connection ended, if it ended without our asking."""
+        return self._failure
+
+    @property
+    def session_present(self) -> bool:
+        """Whether the server had kept a session of this client id."""
+        return self._connack is not None and self._connack.session_present
+
+    async def publish(self, topic: str, payload: bytes, *, qos: QoS = 0, retain: bool = False) -> None:
+        """Publish. With QoS 0 returns when the message is on its way, with QoS 1 when it is acknowledged.
+
+        Raises :class:`ConnectionFailed`: REQUEST_REFUSED for a PUBACK that says no and TIMEOUT when none comes, after
+        both of which the connection stays usable, or how the connection ended. ``ValueError`` for a topic with
+        wildcards.
+        """
+        self._require_open()
+        if qos == 0:
+            self._engine.publish(topic, payload, qos, retain)
+            self._flush()
+            await trio.lowlevel.checkpoint()
+            while len(self._engine.outbound) > HIGH_WATER and self._drained is not None:
+                await self._drained.wait()
+            self._require_open()
+            return
+        if self._slots is not None:
+            await self._slots.acquire()
+            self._require_open()
+        packet_id = self._request(lambda: self._engine.publish(topic, payload, qos, retain))
+        if self._slots is not None:
+            self._slot_holders.add(packet_id)
+        await self._answer(packet_id, "PUBACK")
+
+    async def subscribe(self, topic_filter: str, qos: QoS = 0) -> int:
+        """Subscribe to one filter; the QoS granted.
+
+        Raises :class:`ConnectionFailed` as :meth:`publish` does. ``ValueError`` for a filter that is none.
+        """
+        self._require_open()
+        return await self._answer(self._request(lambda: self._engine.subscribe(topic_filter, qos)), "SUBACK")
+
+    async def receive(self) -> Message:
+        """The next message. What arrived before the connection ended is still received, then ConnectionFailed raised."""
+        try:
+            return await self._inbox.receive()
+        except trio.EndOfChannel:
+            self._require_open()
+            raise
+
+    async def wait_closed(self) -> None:
+        """Wait until the server ends the connection, and raise :class:`ConnectionFailed`. Returns when we ended it."""
+        await self._ended.wait()
+        if self._failure is not None:
+            raise ConnectionFailed(self._failure)
+
+    # --- connecting, in the caller's task
+
+    async def _connect(self, clock: Callable[[], float]) -> None:
+        trace, deadlines = self._trace, self._deadlines
+        with under_way(Stage.CONNECT, deadlines.connect, trace):
+            self._engine.connect(keep_alive=self._settings.keep_alive, session_expiry=self._settings.session_expiry)
+            self._write()
+            while self._engine.outbound:
+                await self._tls.wait_writable()
+                self._write()
+        trace.reach(Stage.CONNECT, clock())
+        with under_way(Stage.CONNACK, deadlines.connack, trace):
+            while self._connack is None:
+                if not self._tls.pending():
+                    await self._tls.wait_readable()
+                self._read()
+        connack = self._connack
+        trace.reach(Stage.CONNACK, clock())
+        trace.connack_code = connack.code
+        if connack.code != 0:
+            raise ConnectionFailed(Failure(kind=FailureKind.CONNACK_REFUSED, stage=Stage.CONNACK, detail=connack.words))
+        if connack.keep_alive is not None:
+            self._keep_alive = connack.keep_alive or inf
+        if connack.receive_maximum is not None and 0 < connack.receive_maximum < IN_FLIGHT:
+            self._slots = trio.Semaphore(connack.receive_maximum)
+
+    # --- the session, in one background task
+
+    async def _run(self) -> None:
+        """Read and keep alive until the connection ends. Ends without an exception."""
+        async with self._inbox_in:
+            await self._deliver()
+            self._flush()
+            while not self._ended.is_set():
+                try:
+                    with trio.CancelScope(deadline=min(self._ping_deadline, self._last_sent + self._keep_alive)):
+                        await self._tls.wait_readable()
+                    self._read()
+                    self._keep_alive_tick(reading=True)
+                except FOREIGN as exc:
+                    self._end(exc)
+                except ConnectionFailed as exc:
+                    self._end(exc)
+                else:
+                    self._flush()
+                await self._deliver()
+
+    async def _deliver(self) -> None:
+        """Put what has arrived into the inbox; while that is full, keep our side of the keep-alive."""
+        while self._arrived:
+            try:
+                self._inbox_in.send_nowait(self._arrived[0])
+            except trio.WouldBlock:
+                with trio.CancelScope(deadline=self._last_sent + self._keep_alive) as scope:
+                    await self._inbox_in.send(self._arrived[0])
+                if scope.cancelled_caught:
+                    self._keep_alive_tick(reading=False)
+                    self._flush()
+                    continue
+            self._arrived.popleft()
+
+    def _keep_alive_tick(self, *, reading: bool) -> None:
+        """Send PINGREQ when it is time, and miss the PINGRESP when it is late.
+
+        While nothing is read an answer cannot be seen, and its lateness is not the server's.
+        """
+        now = trio.current_time()
+        if self._ping_deadline is not inf and not reading:
+            self._ping_deadline = now + self._deadlines.request
+        if now >= self._ping_deadline:
+            raise trio.TooSlowError(f"no PINGRESP within {self._deadlines.request:g} s")
+        if now >= self._last_sent + self._keep_alive:
+            self._engine.ping()
+            self._last_sent = now
+            if self._ping_deadline is inf:
+                self._ping_deadline = now + self._deadlines.request
+
+    async def _drain(self, drained: trio.Event) -> None:
+        """Write what the socket did not take, while :meth:`_run` goes on reading."""
+        try:
+            while self._engine.outbound and not self._ended.is_set():
+                await self._tls.wait_writable()
+                self._write()
+        except FOREIGN as exc:
+            self._end(exc)
+        except ConnectionFailed as exc:
+            self._end(exc)
+        finally:
+            self._drained = None
+            drained.set()
+
+    def _end(self, exc: BaseException) -> None:
+        """The connection is over: tell everybody who waits. The first reason counts, and our own is no failure."""
+        if self._ended.is_set():
+            return
+        if isinstance(exc, ConnectionFailed):
+            failure = exc.failure
+        else:
+            failure = failure_from(exc, Stage.SESSION, alert=self._trace.alert)
+        if not self._closing:
+            self._failure = failure
+        self._ended.set()
+        for request in self._requests.values():
+            request.done.set()
+        self._tls.end_sending()
+        self._tls.close()
+
+    async def _say_goodbye(self) -> None:
+        """DISCONNECT, written as far as the deadline allows."""
+        self._closing = True
+        if self._ended.is_set():
+            return
+        self._engine.disconnect()
+        self._flush()
+        with trio.move_on_after(self._deadlines.close):
+            while self._drained is not None:
+                await self._drained.wait()
+
+    def _release(self) -> None:
+        self._closing = True
+        self._ended.set()
+        self._engine.release()
+
+    # --- bytes, both ways; none of this waits
+
+    def _read(self) -> None:
+        """Take what there is, to the last byte that TLS has decrypted: those no longer make the socket readable."""
+        while True:
+            try:
+                data = self._tls.receive_nowait()
+            except trio.WouldBlock:
+                return
+            self._take(data)
+            if not self._tls.pending():
+                return
+
+    def _take(self, data: bytes) -> None:
+        engine = self._engine
+        engine.feed(data)
+        while (event := engine.next_event()) is not None:
+            match event:
+                case Message():
+                    self._arrived.append(event)
+                case Answer():
+                    self._answered(event)
+                case Pong():
+                    self._ping_deadline = inf
+                case Disconnect():
+                    raise ConnectionFailed(
+                        Failure(kind=FailureKind.DISCONNECTED_BY_SERVER, stage=Stage.SESSION, detail=event.words)
+                    )
+                case Connack():
+                    self._connack = event
+                    if event.code != 0:
+                        return
+
+    def _flush(self) -> None:
+        """Write what there is; leave to a task what the socket does not take. A failure ends the connection."""
+        if self._drained is not None or self._ended.is_set():
+            return
+        try:
+            self._write()
+        except FOREIGN as exc:
+            self._end(exc)
+        except ConnectionFailed as exc:
+            self._end(exc)
+        else:
+            if self._engine.outbound:
+                assert self._nursery is not None
+                self._drained = trio.Event()
+                self._nursery.start_soon(self._drain, self._drained)
+
+    def _write(self) -> None:
+        outbound = self._engine.outbound
+        while outbound:
+            try:
+                sent = self._tls.send_nowait(outbound[:HIGH_WATER])
+            except trio.WouldBlock:
+                return
+            except FOREIGN as exc:
+                raise self._reason_behind(exc) from exc
+            del outbound[:sent]
+            self._last_sent = trio.current_time()
+
+    def _reason_behind(self, exc: BaseException) -> BaseException:
+        """What to tell of a failed write: the server's own words, where it said some before it hung up."""
+        try:
+            while True:
+                self._take(self._tls.receive_nowait())
+        except trio.WouldBlock:
+            return exc
+        except ConnectionFailed as told:
+            return told
+        except FOREIGN as told:
+            # of the same type it is "end of stream" after a reset: less than what is known
+            return exc if type(told) is type(exc) else told
+
+    # --- requests
+
+    def _require_open(self) -> None:
+        if self._ended.is_set():
+            if self._failure is not None:
+                raise ConnectionFailed(self._failure)
+            raise trio.ClosedResourceError("this MQTT client is closed")
+
+    def _request(self, send: Callable[[], int]) -> int:
+        try:
+            packet_id = send()
+        except FOREIGN as exc:
+            raise ConnectionFailed(failure_from(exc, Stage.SESSION)) from exc
+        self._requests[packet_id] = _Request()
+        self._flush()
+        return packet_id
+
+    async def _answer(self, packet_id: int, awaited: str) -> int:
+        request = self._requests[packet_id]
+        try:
+            self._require_open()
+            with under_way(Stage.SESSION, self._deadlines.request, self._trace, awaited):
+                await request.done.wait()
+        finally:
+            del self._requests[packet_id]
+        answer = request.answer
+        if answer is None:
+            self._require_open()
+            raise AssertionError("a request is done by its answer or by the connection's end")
+        if answer.reason >= FAILURE_CODE:
+            detail = f"{awaited} {answer.words}"
+            raise ConnectionFailed(Failure(kind=FailureKind.REQUEST_REFUSED, stage=Stage.SESSION, detail=detail))
+        return answer.reason
+
+    def _answered(self, answer: Answer) -> None:
+        if self._slots is not None and answer.packet_id in self._slot_holders:
+            self._slot_holders.remove(answer.packet_id)
+            self._slots.release()
+        request = self._requests.get(answer.packet_id)
+        if request is not None:
+            request.answer = answer
+            request.done.set()
+
+
+class _Connection(AbstractAsyncContextManager[MQTTClient]):
+    """What :func:`open_mqtt` gives back.
+
+    A class rather than a generator, so that the body's exception does not pass through the nursery, which would wrap it
+    in a group. The tasks in there end without exceptions of their own.
+    """
+
+    __slots__ = ("_client", "_connect", "_tasks")
+
+    def __init__(self, connect: Callable[[], Awaitable[MQTTClient]]) -> None:
+        self._connect = connect
+        self._client: MQTTClient | None = None
+        self._tasks: AbstractAsyncContextManager[trio.Nursery] | None = None
+
+    async def __aenter__(self) -> MQTTClient:
+        client = self._client = await self._connect()
+        self._tasks = trio.open_nursery()
+        client._nursery = await self._tasks.__aenter__()
+        client._nursery.start_soon(client._run)
+        return client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        client, tasks = self._client, self._tasks
+        assert client is not None
+        assert tasks is not None
+        assert client._nursery is not None
+        try:
+            await client._say_goodbye()
+        finally:
+            # the tasks end at once; shielded, so that an outer cancellation cannot come between
+            client._nursery.cancel_scope.shield = True
+            client._nursery.cancel_scope.cancel()
+            try:
+                await tasks.__aexit__(None, None, None)
+            finally:
+                client._release()
+                await client._tls.aclose(linger=client._deadlines.close)
+
+
+def open_mqtt(
+    context: TLSContext,
+    address: tuple[str, int],
+    *,
+    identity: Identity | None,
+    server_name: str | None,
+    verify_name: str,
+    client_id: str,
+    settings: MQTTSettings,
+    deadlines: Deadlines,
+    trace: Trace,
+    clock: Callable[[], float] = trio.current_time,
+) -> AbstractAsyncContextManager[MQTTClient]:
+    """``async with open_mqtt(...) as client:`` connects, and enters after CONNACK 0.
+
+    Raises :class:`ConnectionFailed` for anything that the network or the server did, ``ValueError`` for names that
+    cannot be (see :func:`open_tls`); ``trace`` is filled in as it goes in every case. The body is not cancelled when
+    the connection ends: it learns of it from its next call, :meth:`MQTTClient.wait_closed` or
+    :attr:`MQTTClient.failure`.
+
+    On the way out DISCONNECT is sent and the server's end awaited, ``deadlines.close`` each at most. Nothing is awaited
+    when the caller is cancelled, but DISCONNECT is sent all the same if the socket takes it. The socket is always
+    closed.
+    """
+
+    async def connect() -> MQTTClient:
+        tls = await open_tls(
+            context,
+            address,
+            identity=identity,
+            server_name=server_name,
+            verify_name=verify_name,
+            deadlines=deadlines,
+            trace=trace,
+            clock=clock,
+        )
+        client = None
+        connected = False
+        try:
+            client = MQTTClient(tls, client_id, settings, deadlines, trace)
+            await client._connect(clock)
+            connected = True
+        finally:
+            if not connected:
+                tls.end_sending()
+                tls.close()
+                if client is not None:
+                    client._release()
+        return client
+
+    return _Connection(connect)

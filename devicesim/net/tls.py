@@ -1,0 +1,549 @@
+"""TLS on the device's side: pyOpenSSL over a non-blocking socket, driven by trio.
+
+How it hangs together:
+
+* One :class:`TLSContext` (an ``SSL.Context``) serves any number of devices with the same settings and the same chain.
+  A device's key and certificate are set on its connection, so no key touches the disk and nothing is built a device.
+* **The name that is sent and the name that is verified are two things.** ``server_name`` goes into the ClientHello
+  verbatim, or ``None`` keeps the extension out of it. ``verify_name`` is what the server's certificate must be for,
+  always. Most APIs know only one name, and switch verification off silently where there is none.
+* The server is verified inside the handshake, by OpenSSL's callback: its chain against the roots given (never the
+  system's), then at depth 0 its name by service-identity. So nothing of MQTT, and in TLS 1.3 not even the client's
+  certificate, reaches a server that is not the right one, and the alert goes out. It is ``internal_error`` (80) for a
+  wrong name, because pyOpenSSL's callback can refuse but cannot say why; other TLS stacks send ``bad_certificate``
+  (42) there.
+* Alerts are read off OpenSSL's info callback, both directions; close_notify is an end, not an alert.
+"""
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+from typing import Literal
+
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL, crypto
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from service_identity.exceptions import CertificateError, VerificationError
+
+from devicesim.errors import InputError, KeyMaterialError
+from devicesim.net import tcp
+from devicesim.net.failures import FOREIGN, ChainError, ConnectionFailed, alert_name, failure_from
+from devicesim.outcome import Alert, Stage, Trace
+from devicesim.pki.identity import Identity
+
+Version = Literal["TLSv1.2", "TLSv1.3"]
+Group = Literal["P-256", "P-384", "P-521", "any"]
+
+RECORD_BYTES = 16_384
+"""Largest plaintext of one TLS record (RFC 8446, 5.1): a read of this size empties a record."""
+MAX_SERVER_NAME = 255
+"""OpenSSL's limit of a server name; pyOpenSSL would drop a longer one without a word."""
+
+_VERSIONS: dict[str, int] = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
+_CURVES: dict[str, ec.EllipticCurve | None] = {
+    "P-256": ec.SECP256R1(),
+    "P-384": ec.SECP384R1(),
+    "P-521": ec.SECP521R1(),
+    "any": None,
+}
+_MODE_NO_AUTO_CHAIN = 0x8
+"""SSL_MODE_NO_AUTO_CHAIN of openssl/ssl.h, which pyOpenSSL does not name. Without it OpenSSL completes the client's
+chain out of the trusted roots, and "leaf only" would not be leaf only wherever the fleet's CA is among them."""
+_LEVELS = {1: "warning", 2: "fatal"}
+_USER_CANCELED = 90
+"""TLS 1.3 ignores the level byte: all but close_notify and this one are fatal (RFC 8446, 6)."""
+_AWAITED = {
+    Stage.TCP: "TCP connection",
+    Stage.TLS: "complete TLS handshake",
+    Stage.CONNECT: "room for CONNECT in the socket",
+    Stage.CONNACK: "CONNACK",
+    Stage.SESSION: "answer",
+}
+_NAMES_REMEMBERED = 256
+_DNS_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSSettings:
+    """What one shared context is made of."""
+
+    roots: tuple[x509.Certificate, ...]
+    """Trust anchors for the server's chain, self-signed or not. Nothing else is trusted; with none, nothing is."""
+    minimum_version: Version = "TLSv1.2"
+    maximum_version: Version = "TLSv1.3"
+    group: Group = "P-256"
+    """Key-exchange group. One classic curve is what embedded devices send; ``any`` is OpenSSL's own list, which
+    begins with a post-quantum hybrid and costs a third more. In TLS 1.2 the curve also limits which EC server
+    certificates fit."""
+    ciphers: str | None = None
+    """OpenSSL cipher string. Names that begin with ``TLS_`` are TLS 1.3 suites, the others a TLS 1.2 list; a version
+    without a name keeps OpenSSL's defaults."""
+    alpn: tuple[str, ...] = ()
+    """Protocols offered, best first: AWS asks for ``x-amzn-mqtt-ca`` on port 443 (aws-iot-behaviour.md 4.3). A server
+    that picks none is not refused."""
+    send_chain: bool = True
+    """Whether :attr:`chain` follows the leaf. AWS needed it for JITP before 2021-11 (aws-iot-behaviour.md 3)."""
+    chain: tuple[x509.Certificate, ...] = ()
+    """The issuers sent after the leaf, the leaf's own first. The chain belongs to the context: ``Identity.chain`` is
+    not looked at."""
+
+    def __post_init__(self) -> None:
+        for name in ("minimum_version", "maximum_version"):
+            if getattr(self, name) not in _VERSIONS:
+                raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(_VERSIONS)}")
+        if _VERSIONS[self.minimum_version] > _VERSIONS[self.maximum_version]:
+            raise ValueError(f"minimum_version {self.minimum_version!r} is above {self.maximum_version!r}")
+        if self.group not in _CURVES:
+            raise ValueError(f"group {self.group!r} is not one of {', '.join(_CURVES)}")
+        for protocol in self.alpn:
+            if not protocol.isascii() or not 1 <= len(protocol) <= 255:
+                raise ValueError(f"ALPN protocol {protocol!r} is not 1 to 255 ASCII characters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds that each stage may take."""
+
+    tcp: float = 10.0
+    """Name resolution and TCP connection."""
+    tls: float = 10.0
+    connect: float = 5.0
+    """Writing the CONNECT packet."""
+    connack: float = 10.0
+    request: float = 10.0
+    """From a PUBLISH (QoS 1), SUBSCRIBE or PINGREQ to its answer."""
+    close: float = 2.0
+    """From our DISCONNECT and close_notify to the server's end of the connection."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"deadline {name} is {getattr(self, name)!r}; more than 0 seconds is needed")
+
+
+class under_way:  # noqa: N801 - used as a statement, like trio.fail_after
+    """``with under_way(stage, seconds, trace):`` the stage's deadline, and its failures as :class:`ConnectionFailed`.
+
+    A class, for a generator-based context manager costs three times as much, and this stands on every connection's
+    path.
+    """
+
+    __slots__ = ("_awaited", "_scope", "_seconds", "_stage", "_trace")
+
+    def __init__(self, stage: Stage, seconds: float, trace: Trace, awaited: str = "") -> None:
+        """``awaited`` says for what, where the stage does not say enough."""
+        self._stage = stage
+        self._seconds = seconds
+        self._trace = trace
+        self._awaited = awaited
+        self._scope = trio.CancelScope()
+
+    def __enter__(self) -> None:
+        self._scope.deadline = trio.current_time() + self._seconds
+        self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._scope.__exit__(kind, exc, traceback)
+        if self._scope.cancelled_caught:
+            awaited = self._awaited or _AWAITED[self._stage]
+            late = trio.TooSlowError(f"no {awaited} within {self._seconds:g} s")
+            raise ConnectionFailed(failure_from(late, self._stage, alert=self._trace.alert)) from late
+        if exc is not None and isinstance(exc, FOREIGN):
+            raise ConnectionFailed(failure_from(exc, self._stage, alert=self._trace.alert)) from exc
+
+
+class _Peer:
+    """What OpenSSL's callbacks need to know about one connection; they are given nothing but the ``SSL.Connection``.
+
+    It must not lead back to the connection: a reference cycle would keep its buffers until the collector comes round.
+    """
+
+    __slots__ = ("close_notified", "refusal", "trace", "verified", "verify_name")
+
+    def __init__(self, verify_name: str, trace: Trace) -> None:
+        self.verify_name = verify_name
+        self.trace = trace
+        self.refusal: Exception | None = None
+        self.verified = False
+        self.close_notified = False
+
+    def end_of_stream(self) -> SSL.Error:
+        """OpenSSL's exception for the end that it was: close_notify, or a FIN without one."""
+        return SSL.ZeroReturnError() if self.close_notified else SSL.SysCallError(-1, "Unexpected EOF")
+
+
+class TLSContext:
+    """One shared ``SSL.Context``. Safe to use for any number of connections at once; never changes after it is made."""
+
+    def __init__(self, settings: TLSSettings) -> None:
+        """Raises ``ValueError`` for a cipher string that OpenSSL does not know, ``InputError`` for an SSLKEYLOGFILE
+        that cannot be written."""
+        self.settings = settings
+        self._names_verified: set[tuple[x509.Certificate, str]] = set()
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(_VERSIONS[settings.minimum_version])
+        context.set_max_proto_version(_VERSIONS[settings.maximum_version])
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_NO_AUTO_CHAIN)
+        # AWS gives out no session tickets (aws-iot-behaviour.md 4.3): every handshake is a full one, and verified
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # without the last OpenSSL answers a bare FIN with decode_error, which devices do not; MQTT frames itself
+        context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_IGNORE_UNEXPECTED_EOF)
+        curve = _CURVES[settings.group]
+        if curve is not None:
+            context.set_tmp_ecdh(curve)
+        if settings.ciphers is not None:
+            _set_ciphers(context, settings.ciphers)
+        if settings.alpn:
+            context.set_alpn_protos([each.encode("ascii") for each in settings.alpn])
+        store = context.get_cert_store()
+        assert store is not None
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        for root in settings.roots:
+            store.add_cert(crypto.X509.from_cryptography(root))
+        if settings.send_chain:
+            for issuer in settings.chain:
+                context.add_extra_chain_cert(issuer)
+        context.set_verify(SSL.VERIFY_PEER, self._verify)
+        context.set_info_callback(_on_info)
+        key_log = os.environ.get("SSLKEYLOGFILE")
+        if key_log:
+            context.set_keylog_callback(_key_logger(key_log))
+        self._context = context
+
+    def connection(
+        self, sock: socket.socket, identity: Identity | None, server_name: bytes | None, peer: "_Peer"
+    ) -> SSL.Connection:
+        """A client connection on ``sock``, its handshake still to be done."""
+        connection = SSL.Connection(self._context, sock)
+        connection.set_app_data(peer)
+        connection.set_connect_state()
+        if server_name is not None:
+            connection.set_tlsext_host_name(server_name)
+        if identity is not None:
+            try:
+                connection.use_certificate(identity.certificate)
+                connection.use_privatekey(identity.key)
+            except SSL.Error as exc:
+                subject = identity.certificate.subject.rfc4514_string()
+                raise KeyMaterialError(f"OpenSSL refuses the certificate and key of {subject!r}: {exc}") from exc
+        return connection
+
+    def _verify(self, connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
+        """Asked for each certificate from the root down; the first ``False`` ends the handshake with an alert."""
+        peer: _Peer = connection.get_app_data()
+        if not ok:
+            peer.refusal = ChainError(code, depth, _subject(certificate))
+            return False
+        if depth > 0:
+            return True
+        try:
+            self._verify_name(certificate.to_cryptography(), peer.verify_name)
+        except (VerificationError, CertificateError) as exc:
+            peer.refusal = exc
+            return False
+        except ValueError as exc:
+            # cryptography reads certificates more strictly than OpenSSL
+            peer.refusal = CertificateError(f"the server's certificate cannot be read: {exc}")
+            return False
+        peer.verified = True
+        return True
+
+    def _verify_name(self, certificate: x509.Certificate, name: str) -> None:
+        # a fleet meets the same few server certificates over and over: 5 µs in place of 25
+        if (certificate, name) in self._names_verified:
+            return
+        if _is_ip_literal(name):
+            verify_certificate_ip_address(certificate, name)
+        else:
+            verify_certificate_hostname(certificate, name)
+        if len(self._names_verified) >= _NAMES_REMEMBERED:
+            self._names_verified.clear()
+        self._names_verified.add((certificate, name))
+
+
+class TLSConnection:
+    """An established, verified TLS connection. Reading and writing never block; waiting is separate.
+
+    ``receive_nowait`` and ``send_nowait`` raise OpenSSL's own exceptions, for only the caller knows the stage at
+    which they are to be told. One task at a time may wait in either direction.
+    """
+
+    __slots__ = ("_broken", "_closed", "_read_wants_write", "_socket", "_ssl")
+
+    def __init__(self, connection: SSL.Connection, sock: socket.socket) -> None:
+        self._ssl = connection
+        self._socket = sock
+        self._read_wants_write = False
+        self._broken = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "broken" if self._broken else "open"
+        return f"<TLSConnection {state}>"
+
+    @property
+    def alpn_protocol(self) -> str | None:
+        """The protocol that the server picked, or ``None``."""
+        return self._ssl.get_alpn_proto_negotiated().decode("ascii") or None
+
+    @property
+    def group(self) -> str | None:
+        """The key-exchange group agreed on, in OpenSSL's words."""
+        return self._ssl.get_group_name()
+
+    def receive_nowait(self, size: int = RECORD_BYTES) -> bytes:
+        """At least one byte, or :class:`trio.WouldBlock`.
+
+        An end of stream raises ``SSL.ZeroReturnError`` (close_notify) or ``SSL.SysCallError``.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError
+        try:
+            data: bytes = self._ssl.recv(size)
+        except SSL.WantReadError:
+            self._read_wants_write = False
+            raise trio.WouldBlock from None
+        except SSL.WantWriteError:
+            # a key update is to be answered first, and the socket is full
+            self._read_wants_write = True
+            raise trio.WouldBlock from None
+        except SSL.ZeroReturnError:
+            peer: _Peer = self._ssl.get_app_data()
+            raise peer.end_of_stream() from None
+        except SSL.Error:
+            self._broken = True
+            raise
+        return data
+
+    def send_nowait(self, data: bytes | bytearray) -> int:
+        """How many bytes were taken, at least one, or :class:`trio.WouldBlock`.
+
+        After ``WouldBlock`` the same bytes must come first again (more may follow them).
+        """
+        if self._closed:
+            raise trio.ClosedResourceError
+        try:
+            return self._ssl.send(data)
+        except SSL.WantWriteError:
+            # never WantReadError: renegotiation, the one thing for which a write would wait for a read, is off
+            raise trio.WouldBlock from None
+        except SSL.Error:
+            self._broken = True
+            raise
+
+    def pending(self) -> int:
+        """Bytes already decrypted and not yet received: the socket will not become readable for their sake."""
+        return 0 if self._closed else self._ssl.pending()
+
+    async def wait_readable(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._read_wants_write:
+            await trio.lowlevel.wait_writable(self._socket)
+        else:
+            await trio.lowlevel.wait_readable(self._socket)
+
+    async def wait_writable(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.wait_writable(self._socket)
+
+    async def aclose(self, linger: float = 0.0) -> None:
+        """Send close_notify and FIN, wait up to ``linger`` seconds for the server's end, close. Always closes.
+
+        The waiting is what makes it orderly: a close while the server still sends turns into a reset, which may
+        destroy what the server has not read yet.
+        """
+        if self._closed:
+            return
+        try:
+            self.end_sending()
+            if linger > 0 and not self._broken:
+                with trio.move_on_after(linger):
+                    await self._until_end()
+        finally:
+            self.close()
+
+    def end_sending(self) -> None:
+        """Send close_notify and FIN as far as that goes without waiting."""
+        if self._closed:
+            return
+        if not self._broken:
+            try:
+                self._ssl.shutdown()
+            except SSL.Error:
+                self._broken = True
+        tcp.shut_down_writing(self._socket)
+
+    def close(self) -> None:
+        """Close the socket now. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+
+    async def _until_end(self) -> None:
+        while True:
+            try:
+                self.receive_nowait()
+            except trio.WouldBlock:
+                await self.wait_readable()
+            except SSL.Error:
+                return
+
+
+async def open_tls(
+    context: TLSContext,
+    address: tuple[str, int],
+    *,
+    identity: Identity | None,
+    server_name: str | None,
+    verify_name: str,
+    deadlines: Deadlines,
+    trace: Trace,
+    clock: Callable[[], float] = trio.current_time,
+) -> TLSConnection:
+    """Connect to ``address`` and complete the handshake. The caller closes the connection.
+
+    ``identity=None`` sends no client certificate. Fills ``trace`` as it goes, also when it then fails. Raises
+    :class:`ConnectionFailed`; ``ValueError``, before anything is sent, for a ``server_name`` or ``verify_name`` that
+    cannot be one.
+    """
+    sni = None if server_name is None else check_server_name(server_name)
+    check_verify_name(verify_name)
+    with under_way(Stage.TCP, deadlines.tcp, trace):
+        sock = await tcp.dial(*address)
+    done = False
+    try:
+        trace.reach(Stage.TCP, clock())
+        peer = _Peer(verify_name, trace)
+        connection = context.connection(sock, identity, sni, peer)
+        with under_way(Stage.TLS, deadlines.tls, trace):
+            await _shake_hands(connection, sock, peer)
+        trace.reach(Stage.TLS, clock())
+        trace.tls_version = connection.get_protocol_version_name()
+        trace.cipher = connection.get_cipher_name()
+        done = True
+    finally:
+        if not done:
+            tcp.close_after_alert(sock)
+    return TLSConnection(connection, sock)
+
+
+@lru_cache(maxsize=4096)
+def check_server_name(name: str) -> bytes:
+    """``name`` as it goes into the ClientHello: verbatim, whatever its case and with its trailing dot if it has one.
+
+    What a device sends may be wrong on purpose (a probe), so only what cannot be sent is refused, with
+    ``ValueError``: an IP literal, which RFC 6066 section 3 forbids and for which other libraries send nothing at all
+    (say ``None`` for that), and what OpenSSL would silently leave out.
+    """
+    if not 1 <= len(name) <= MAX_SERVER_NAME:
+        raise ValueError(f"server name {name!r} has {len(name)} characters; 1 to {MAX_SERVER_NAME} can be sent")
+    if not name.isascii() or not name.isprintable():
+        raise ValueError(
+            f"server name {name!r} is not printable ASCII; write a name in another script in its xn-- form"
+        )
+    if _is_ip_literal(name):
+        raise ValueError(f"server name {name!r} is an IP address, which RFC 6066 forbids in SNI; send none instead")
+    return name.encode("ascii")
+
+
+@lru_cache(maxsize=4096)
+def check_verify_name(name: str) -> None:
+    """``ValueError`` unless a certificate can be verified against ``name``: a DNS name or an IP address."""
+    if not _is_ip_literal(name) and not _DNS_NAME.fullmatch(name):
+        raise ValueError(f"name to verify {name!r} is neither a DNS name in ASCII nor an IP address")
+
+
+async def _shake_hands(connection: SSL.Connection, sock: socket.socket, peer: _Peer) -> None:
+    while True:
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            await trio.lowlevel.wait_readable(sock)
+        except SSL.WantWriteError:
+            await trio.lowlevel.wait_writable(sock)
+        except SSL.ZeroReturnError:
+            raise peer.end_of_stream() from None
+        except SSL.Error as exc:
+            if peer.refusal is not None:
+                raise peer.refusal from exc
+            raise
+        else:
+            break
+    if not peer.verified:
+        # OpenSSL verifies in every full handshake, and sessions are never resumed
+        raise RuntimeError("the handshake was completed without verifying the server")
+
+
+def _on_info(connection: SSL.Connection, where: int, value: int) -> None:
+    """OpenSSL's info callback: called some 17 times a handshake (10 µs in all, measured), of which alerts are kept."""
+    if not where & SSL.SSL_CB_ALERT:
+        return
+    level, code = value >> 8, value & 0xFF
+    peer: _Peer = connection.get_app_data()
+    if code == 0:
+        peer.close_notified = peer.close_notified or bool(where & SSL.SSL_CB_READ)
+        return
+    if code != _USER_CANCELED and connection.get_protocol_version() == SSL.TLS1_3_VERSION:
+        level = 2
+    if _LEVELS.get(level) == "fatal" and peer.trace.alert is None:
+        direction = "received" if where & SSL.SSL_CB_READ else "sent"
+        peer.trace.alert = Alert(name=alert_name(code), code=code, level="fatal", direction=direction)
+
+
+def _set_ciphers(context: SSL.Context, ciphers: str) -> None:
+    names = [name for name in re.split(r"[:, ]+", ciphers) if name]
+    modern = [name for name in names if name.startswith("TLS_")]
+    classic = [name for name in names if not name.startswith("TLS_")]
+    try:
+        if classic:
+            context.set_cipher_list(":".join(classic).encode("ascii"))
+        if modern:
+            context.set_tls13_ciphersuites(":".join(modern).encode("ascii"))
+    except (SSL.Error, UnicodeEncodeError) as exc:
+        raise ValueError(f"ciphers {ciphers!r} name no cipher that OpenSSL knows; see openssl ciphers -v") from exc
+
+
+def _key_logger(path: str) -> Callable[[SSL.Connection, bytes], None]:
+    """Appends TLS secrets for Wireshark, as curl and browsers do; a new file is readable by the user only."""
+
+    def append(line: bytes) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    try:
+        append(b"")
+    except OSError as exc:
+        raise InputError(f"SSLKEYLOGFILE {path!r} cannot be written: {exc.strerror}") from exc
+    return lambda _connection, line: append(line + b"\n")
+
+
+def _subject(certificate: crypto.X509) -> str:
+    try:
+        return certificate.to_cryptography().subject.rfc4514_string()
+    except ValueError:
+        return "unreadable"
+
+
+@lru_cache(maxsize=4096)
+def _is_ip_literal(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

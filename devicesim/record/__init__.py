@@ -1,0 +1,1 @@
+"""What a run records: one SQLite file, mergeable histograms, verdicts."""

@@ -1,0 +1,226 @@
+"""The summary of a run as a document: what ``run --json`` and ``report --json`` print, and its published JSON Schema.
+
+``devicesim schema summary`` prints the schema of :class:`Summary`. ``null`` is what was not measured. Pure.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from devicesim.outcome import DeviceOutcome, FailureKind, Stage
+from devicesim.record.facts import RunStatus
+from devicesim.rules import FirstTry
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Quantiles(_Model):
+    """Of durations in seconds; the quantiles are within 0.8 %, the maximum is exact."""
+
+    count: int
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+
+class Stages(_Model):
+    """Seconds that each stage took by itself, over every try that reached it."""
+
+    tcp: Quantiles | None
+    tls: Quantiles | None
+    connect: Quantiles | None
+    connack: Quantiles | None
+    """From CONNECT written to CONNACK."""
+
+
+class OracleRow(_Model):
+    """A row of the oracle: what IoT Core should do, and how that is known."""
+
+    id: str
+    says: str
+    mark: str
+    """D documented, M measured by somebody, S works in practice, I inferred; D+M both, D/I partly."""
+    source: str
+
+
+class Expected(_Model):
+    """What IoT Core should do with some devices of a group."""
+
+    devices: int
+    text: str
+    outcome: DeviceOutcome
+    account: str | None
+    mode: str | None
+    thing: bool | None
+    """Whether a thing should be attached; null: either."""
+    first_try: FirstTry
+    row: OracleRow
+    """The row that decides."""
+    rests_on: tuple[OracleRow, ...]
+
+
+class FileExpects(_Model):
+    """What the fleet file expects of a group in place of the oracle; null: as the oracle says."""
+
+    text: str
+    outcome: DeviceOutcome | None
+    account: str | None
+    mode: str | None
+    thing: bool | None
+
+
+class LastFailure(_Model):
+    kind: FailureKind
+    stage: Stage
+
+
+class Observed(_Model):
+    """Where some devices of a group ended."""
+
+    devices: int
+    text: str
+    outcome: DeviceOutcome | Literal["undecided"]
+    """`undecided`: it has attempts, but the record ends before its verdict."""
+    account: str | None
+    """Confirmed by the control plane."""
+    mode: str | None
+    thing: bool
+    """A thing was seen."""
+    failure: LastFailure | None
+    """What the last try saw, where none was accepted."""
+
+
+class Example(_Model):
+    device: int
+    client_id: str
+    certificate_id: str
+    attempts: int
+
+
+class Disagreement(_Model):
+    """A reason why devices did not end as expected."""
+
+    reason: str
+    devices: int
+    examples: tuple[Example, ...]
+    """The first of them."""
+
+
+class GroupSummary(_Model):
+    """A group of the fleet file: what should have happened, what did, and whether they agree."""
+
+    name: str
+    devices: int
+    dials: str
+    sni_setting: str
+    """As in the file."""
+    sni: str | None
+    """The server name sent; null: no SNI extension."""
+    chain_sent: bool
+    expected: tuple[Expected, ...]
+    file_expects: FileExpects | None
+    observed: tuple[Observed, ...]
+    agrees: bool
+    """Every device ended as expected."""
+    agree: int
+    disagree: int
+    not_started: int
+    undecided: int
+    disagreements: tuple[Disagreement, ...]
+    """The most frequent first."""
+    first_try: dict[str, int]
+    """Devices by what their first try saw: `accepted`, a kind of failure, or `nothing` when it was cut short."""
+    attempts: int
+    attempts_max: int
+    """Of one device."""
+    time_to_provision: Quantiles | None
+    """From the intended start of the first try to CONNACK 0."""
+    stages: Stages
+    late_starts: Quantiles | None
+    """Seconds that first tries started behind their schedule."""
+
+
+class Held(_Model):
+    """Certificates of the run's devices that an account holds in one status and mode."""
+
+    status: str
+    mode: str | None
+    certificates: int
+    with_thing: int
+
+
+class AccountSummary(_Model):
+    name: str
+    account_id: str
+    region: str
+    endpoint: str | None
+    ca_mode: str | None
+    """Of the shared CA; null: not registered here."""
+    provisioning: str
+    before: tuple[Held, ...] | None
+    """What it held before the run; null: not asked."""
+    after: tuple[Held, ...] | None
+    """What it holds after it."""
+
+
+class FailureSummary(_Model):
+    """Failed tries that saw the same."""
+
+    kind: FailureKind
+    stage: Stage
+    detail: str
+    text: str
+    tries: int
+    first_tries: int
+    """How many of them were a device's first: IoT Core drops the first connection of a new certificate."""
+    devices: int
+
+
+class Totals(_Model):
+    devices: int
+    agree: int
+    disagree: int
+    not_started: int
+    undecided: int
+    attempts: int
+    outcomes: dict[str, int]
+
+
+class Summary(_Model):
+    """A run of devicesim, summarised."""
+
+    format: Literal[1] = 1
+    fleet: str
+    target: str
+    devicesim_version: str
+    status: RunStatus
+    """`running` also when the run was killed: nobody was left to write its end."""
+    arrival: str
+    """Workload model: `open`, starts are due at their times whatever the target does."""
+    rate: float | None
+    """Starts a second asked for."""
+    started_at: float
+    """Seconds since the Unix epoch."""
+    ended_at: float | None
+    duration_seconds: float | None
+    """Until the end, or until the last try recorded when the record has no end."""
+    agrees: bool
+    """Every device ended as expected."""
+    totals: Totals
+    groups: tuple[GroupSummary, ...]
+    accounts: tuple[AccountSummary, ...]
+    failures: tuple[FailureSummary, ...]
+    """The most frequent first."""
+    failures_omitted: int
+    """Kinds of failure beyond those listed."""
+    notes: dict[str, int]
+    """Notes by kind."""
+    errors: tuple[str, ...]
+    """The first notes of kind `error`."""
+
+    def to_json(self) -> str:
+        """One indented document; the same summary is the same text."""
+        return self.model_dump_json(indent=2)

@@ -1,0 +1,319 @@
+"""The summary for people, in the terminal: what should have happened, what did, whether they agree. Pure.
+
+Everything here returns rich renderables or strings; only ``cli`` prints. The layout follows the width that it is given:
+from :data:`WIDE` columns on a row has its columns side by side, below that a group's settings stand under its name.
+Words carry the meaning and colour only repeats it, so that the same report reads well in a log, where rich drops it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from devicesim.record.facts import RunStatus
+from devicesim.report.document import AccountSummary, Expected, GroupSummary, Held, OracleRow, Quantiles, Summary
+
+WIDE = 120
+"""Columns from which the table has one for each thing that is said of a group."""
+
+MOST_REASONS = 5
+"""Reasons of disagreement shown for a group; the document (``--json``) has more."""
+MOST_FAILURES = 12
+
+GOOD, BAD, DIM, HEAD = "green", "bold red", "dim", "bold"
+
+
+def render(summary: Summary, *, record: str | None = None) -> RenderableType:
+    """The whole report. ``record`` is where the run's file is, if that is to be said."""
+    parts = [header(summary), GroupTable(summary)]
+    parts += _section("Did not end as expected", disagreements(summary))
+    parts += _section("Failed tries, by what was seen", failures(summary))
+    parts += _section("Timings", timings(summary))
+    parts += _section("Accounts", accounts(summary))
+    parts += _section("Why IoT Core should do so", reasons(summary))
+    parts += _section("Errors", errors(summary))
+    parts.append(Text(""))
+    parts.append(headline(summary))
+    if record is not None:
+        parts.append(Text(f"Record: {_clean(record)}", overflow="fold"))
+    return Group(*parts)
+
+
+def as_text(summary: Summary, *, width: int, record: str | None = None) -> str:
+    """The whole report without colours, for a log or a file: no line is longer than ``width`` or ends in blanks."""
+    console = Console(file=StringIO(), width=width, color_system=None, highlight=False, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(render(summary, record=record))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def headline(summary: Summary) -> Text:
+    """One line: whether all is as expected."""
+    totals = summary.totals
+    if not totals.devices:
+        return Text("No device is on record.", style=BAD)
+    if summary.agrees:
+        return Text(f"{_devices(totals.devices, 'All ')} ended as expected.", style=GOOD)
+    wrong = [
+        f"{count} {words}"
+        for count, words in (
+            (totals.disagree, "ended otherwise"),
+            (totals.undecided, "without a verdict"),
+            (totals.not_started, "not started"),
+        )
+        if count
+    ]
+    return Text(f"{totals.agree} of {_devices(totals.devices)} ended as expected: {', '.join(wrong)}.", style=BAD)
+
+
+def header(summary: Summary) -> RenderableType:
+    """What ran, against what, how it ended, and how the load was made."""
+    groups = len(summary.groups)
+    what = f"{_devices(summary.totals.devices)} in {groups} group{'s' if groups != 1 else ''}"
+    first = Text.assemble((_clean(summary.fleet), HEAD), f": {what}, against {_clean(_target(summary.target))}")
+    rate = f" at {summary.rate:g} starts/s" if summary.rate is not None else ""
+    second = Text(f"{_status(summary)}; {summary.arrival} arrivals{rate}; devicesim {summary.devicesim_version}")
+    return Group(first, second)
+
+
+def _target(target: str) -> str:
+    return {"emulator": "the emulator", "aws": "AWS"}.get(target, target)
+
+
+def _status(summary: Summary) -> str:
+    took = None if summary.duration_seconds is None else seconds(summary.duration_seconds)
+    if summary.status is RunStatus.FINISHED:
+        return f"finished in {took}"
+    if summary.status is RunStatus.RUNNING:
+        return "running, or killed" + (f"; last try {took} after the start" if took else "; nothing tried yet")
+    return "interrupted" + (f" after {took}" if took else " before the first try")
+
+
+# --- the table ---
+
+
+class GroupTable:
+    """``group | dials | SNI | IoT Core should | what happened | agree``, laid out for the width that there is."""
+
+    def __init__(self, summary: Summary) -> None:
+        self.summary = summary
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._wide() if options.max_width >= WIDE else self._narrow()
+
+    def _wide(self) -> Table:
+        table = _table("group", "dials", "SNI", "IoT Core should", "what happened", "agree")
+        table.leading = 1
+        table.columns[3].ratio = table.columns[4].ratio = 1
+        table.expand = True
+        for group in self.summary.groups:
+            name = Text.assemble((_clean(group.name), HEAD), f"\n{_devices(group.devices)}")
+            _add(table, name, _clean(group.dials), _sni(group), _should(group), _happened(group), _agree(group))
+        return table
+
+    def _narrow(self) -> Table:
+        table = _table("group", "IoT Core should", "what happened", "agree")
+        table.leading = 1
+        table.columns[0].ratio, table.columns[1].ratio, table.columns[2].ratio = 5, 6, 6
+        table.expand = True
+        for group in self.summary.groups:
+            settings = f"{_devices(group.devices)}, dial {_clean(group.dials)}\nSNI {_sni(group)}"
+            name = Text.assemble((_clean(group.name), HEAD), f"\n{settings}")
+            _add(table, name, _should(group), _happened(group), _agree(group))
+        return table
+
+
+def _sni(group: GroupSummary) -> str:
+    chain = "" if group.chain_sent else ", chain not sent"
+    kind, _, value = group.sni_setting.partition(":")
+    words = {"other": f"endpoint of {value}", "literal": value}.get(kind, kind)
+    return _clean(words) + chain
+
+
+def _should(group: GroupSummary) -> Text:
+    lines = [Text(_counted(each.devices, group, each.text)) for each in group.expected]
+    rows = ", ".join(dict.fromkeys(f"{each.row.id} [{each.row.mark}]" for each in group.expected))
+    lines.append(Text(rows, style=DIM))
+    if group.file_expects is not None:
+        lines.append(Text(f"the file expects: {_clean(group.file_expects.text)}"))
+    return Text("\n").join(lines)
+
+
+def _happened(group: GroupSummary) -> Text:
+    lines = [f"{each.devices} {_clean(each.text)}" for each in group.observed]
+    return Text("\n".join(lines))
+
+
+def _agree(group: GroupSummary) -> Text:
+    if group.agrees:
+        return Text("yes", style=GOOD)
+    if not group.devices:
+        return Text("-", style=DIM)
+    word = "NO" if group.disagree else "not yet"
+    return Text(f"{word}\n{group.agree} of {group.devices}", style=BAD)
+
+
+def _counted(count: int, group: GroupSummary, text: str) -> str:
+    """A text that holds for some devices says for how many."""
+    return text if count == group.devices else f"{count} {text}"
+
+
+# --- below the table ---
+
+
+def disagreements(summary: Summary) -> RenderableType | None:
+    """Reasons, most frequent first, each with the first devices that it holds for."""
+    lines: list[RenderableType] = []
+    for group in summary.groups:
+        for each in group.disagreements[:MOST_REASONS]:
+            lines.append(
+                Text.assemble((_clean(group.name), HEAD), f", {_devices(each.devices)}: {_clean(each.reason)}")
+            )
+            named = ", ".join(f"{example.device} ({_clean(example.client_id)})" for example in each.examples)
+            more = ", ..." if each.devices > len(each.examples) else ""
+            lines.append(Padding(Text(f"device {named}{more}", style=DIM), (0, 0, 0, 2)))
+        if (hidden := len(group.disagreements) - MOST_REASONS) > 0:
+            lines.append(Text(f"{_clean(group.name)}: and {hidden} more reasons"))
+    return Group(*lines) if lines else None
+
+
+def failures(summary: Summary) -> RenderableType | None:
+    """What refused tries saw. First drops are part of JITR and JITP, so they are counted apart."""
+    if not summary.failures:
+        return None
+    table = _table("what was seen", "tries", "first tries", "devices", numbers=("tries", "first tries", "devices"))
+    for each in summary.failures[:MOST_FAILURES]:
+        detail = f"\n{_clean(each.detail)}" if each.detail else ""
+        seen = Text.assemble(each.text, (detail, DIM))
+        _add(table, seen, str(each.tries), str(each.first_tries), str(each.devices))
+    hidden = len(summary.failures) - MOST_FAILURES + summary.failures_omitted
+    if len(summary.failures) > MOST_FAILURES or summary.failures_omitted:
+        return Group(table, Text(f"and {hidden} more"))
+    return table
+
+
+def timings(summary: Summary) -> RenderableType | None:
+    """Time to provision, TLS and CONNACK, per group; and how far starts fell behind their schedule."""
+    table = _table("group", "time to provision", "TLS handshake", "CONNECT to CONNACK")
+    for group in summary.groups:
+        whole = _quantiles(group.time_to_provision, "p50", "p95", "max")
+        stages = [_quantiles(each, "p50", "p95") for each in (group.stages.tls, group.stages.connack)]
+        if any((whole, *stages)):
+            _add(table, _clean(group.name), whole or "-", *(each or "-" for each in stages))
+    late = max((group.late_starts.max for group in summary.groups if group.late_starts is not None), default=None)
+    if late is None:
+        return None
+    schedule = Text(f"Starts were at most {seconds(late)} behind their schedule.")
+    if not table.row_count:
+        return schedule
+    legend = Text("median / 95 % / largest of the time to provision; median / 95 % of the others", style=DIM)
+    return Group(table, legend, schedule)
+
+
+def _quantiles(quantiles: Quantiles | None, *names: str) -> str:
+    """In one unit, so that they compare at a glance: ``3.51 / 3.6 / 4.02 s``."""
+    if quantiles is None:
+        return ""
+    values = [float(getattr(quantiles, name)) for name in names]
+    factor, unit = (1, "s") if max(values) >= 1 else (1000, "ms")
+    return " / ".join(f"{value * factor:.3g}" for value in values) + f" {unit}"
+
+
+def accounts(summary: Summary) -> RenderableType | None:
+    """Which account holds what now, as its control plane says."""
+    if not summary.accounts:
+        return None
+    table = _table("account", "Region", "CA", "provisioning", "holds now")
+    for account in summary.accounts:
+        name = Text(f"{_clean(account.name)}\n{account.account_id}")
+        ca = account.ca_mode or "not registered"
+        _add(table, name, account.region, ca, account.provisioning, _holds(account))
+    return table
+
+
+def _holds(account: AccountSummary) -> str:
+    if account.after is None:
+        return "not asked"
+    return "\n".join(_held(each) for each in account.after) or "none of these devices"
+
+
+def _held(held: Held) -> str:
+    mode = f" ({held.mode})" if held.mode else ""
+    things = f", {'all' if held.with_thing == held.certificates else held.with_thing} with a thing"
+    return f"{held.certificates} {held.status}{mode}" + (things if held.with_thing else "")
+
+
+def reasons(summary: Summary) -> RenderableType | None:
+    """The oracle's rows that the expectations rest on, each with its evidence."""
+    rows: dict[str, OracleRow] = {}
+    for expected in _all_expected(summary):
+        for row in (expected.row, *expected.rests_on):
+            rows.setdefault(row.id, row)
+    if not rows:
+        return None
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    for row in rows.values():
+        _, _, evidence = row.source.partition(": ")
+        _add(
+            table, Text(f"{row.id} [{row.mark}]"), Text.assemble(row.says, (f" ({evidence})" if evidence else "", DIM))
+        )
+    marks = "[D] documented, [M] measured, [S] works in practice, [I] inferred; rows of aws-iot-behaviour.md"
+    return Group(table, Text(marks, style=DIM))
+
+
+def _all_expected(summary: Summary) -> Iterator[Expected]:
+    for group in summary.groups:
+        yield from group.expected
+
+
+def errors(summary: Summary) -> RenderableType | None:
+    if not summary.errors:
+        return None
+    lines = [Text(_clean(each), style=BAD) for each in summary.errors]
+    if (hidden := summary.notes.get("error", 0) - len(lines)) > 0:
+        lines.append(Text(f"and {hidden} more"))
+    return Group(*lines)
+
+
+# --- small things ---
+
+
+def seconds(value: float) -> str:
+    """A duration for people, in three digits: ``0.41 ms``, ``12.3 ms``, ``1.24 s``, ``3 min 5 s``."""
+    if value >= 119.5:
+        minutes, rest = divmod(round(value), 60)
+        return f"{minutes} min {rest} s"
+    if value >= 0.9995:
+        return f"{value:.3g} s" if value < 99.95 else f"{value:.0f} s"
+    return "0 ms" if not value else f"{value * 1000:.3g} ms" if value >= 1e-5 else "under 0.01 ms"
+
+
+def _devices(count: int, before: str = "") -> str:
+    return f"{before}{count} device{'s' if count != 1 else ''}"
+
+
+def _clean(text: str) -> str:
+    """Other people's words: a peer's, a file's. What is not printable is shown, not sent to the terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, header_style=HEAD, show_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str | Text) -> None:
+    """A row of plain text: rich would read a cell that is a ``str`` as markup."""
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+
+
+def _section(title: str, body: RenderableType | None) -> Iterable[RenderableType]:
+    return () if body is None else (Text(""), Text(title, style=HEAD), body)

@@ -1,0 +1,145 @@
+"""What the tests of the emulator's control plane share: a clock that is told the time, and certificates of every kind."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from devicesim.emulator.apierrors import invalid_request
+from devicesim.emulator.registry import Registry
+from devicesim.emulator.state.environment import ControlSettings
+
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+A, B, C = "111111111111", "222222222222", "333333333333"
+REGION = "us-east-1"
+BAD_TEMPLATE = "not a template"
+
+AnyKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | dsa.DSAPrivateKey
+
+
+@dataclass
+class Clock:
+    """Stands still until it is moved."""
+
+    now: float = NOW.timestamp()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def validate_template(body: str) -> None:
+    """Stands for the template language: everything is a template but one text."""
+    if body == BAD_TEMPLATE:
+        raise invalid_request("Invalid registration template.")
+
+
+def make_registry(clock: Callable[[], float] | None = None, settings: ControlSettings | None = None) -> Registry:
+    return Registry(
+        clock=clock or Clock(),
+        randbytes=random.Random(7).randbytes,
+        template_validator=validate_template,
+        settings=settings,
+    )
+
+
+@cache
+def make_key(name: str = "", kind: str = "P-256") -> AnyKey:
+    """One key for each name, made once: keys are slow to make and may be known in a test."""
+    match kind:
+        case "P-256":
+            return ec.generate_private_key(ec.SECP256R1())
+        case "P-384":
+            return ec.generate_private_key(ec.SECP384R1())
+        case "P-521":
+            return ec.generate_private_key(ec.SECP521R1())
+        case "secp256k1":
+            return ec.generate_private_key(ec.SECP256K1())
+        case "RSA-1024":
+            return rsa.generate_private_key(65537, 1024)
+        case "RSA-2048":
+            return rsa.generate_private_key(65537, 2048)
+        case "Ed25519":
+            return ed25519.Ed25519PrivateKey.generate()
+        case "DSA":
+            return dsa.generate_private_key(2048)
+    raise ValueError(kind)
+
+
+def make_certificate(
+    subject: str,
+    *,
+    key: AnyKey,
+    issuer: str | None = None,
+    issuer_key: AnyKey | None = None,
+    ca: bool | None = False,
+    not_before: datetime = NOW - timedelta(days=1),
+    not_after: datetime = NOW + timedelta(days=365),
+    algorithm: hashes.SHA224 | hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None = None,
+    rsa_padding: padding.PSS | None = None,
+    serial: int | None = None,
+) -> x509.Certificate:
+    """``ca=None`` leaves basicConstraints out."""
+    signer = issuer_key or key
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name(subject))
+        .issuer_name(name(issuer or subject))
+        .public_key(key.public_key())
+        .serial_number(serial or x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+    )
+    if ca is not None:
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    eddsa = isinstance(signer, ed25519.Ed25519PrivateKey)
+    return builder.sign(signer, None if eddsa else algorithm or hashes.SHA256(), rsa_padding=rsa_padding)
+
+
+def name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+@dataclass
+class TestCA:
+    """A CA that a test can sign with."""
+
+    __test__ = False
+
+    subject: str = "Shared CA"
+    key: AnyKey = field(default_factory=lambda: make_key("ca"))
+    serial: int = 1
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        return _ca_certificate(self.subject, self.key, self.serial)
+
+    @property
+    def pem(self) -> str:
+        return pem(self.certificate)
+
+    def leaf(self, common_name: str = "device", *, key: AnyKey | None = None) -> x509.Certificate:
+        key = key or make_key("leaf")
+        return make_certificate(common_name, key=key, issuer=self.subject, issuer_key=self.key)
+
+    def verification(self, code: str) -> str:
+        """The PEM of a verification certificate for ``code``."""
+        return pem(self.leaf(code, key=make_key("verification")))
+
+
+@cache
+def _ca_certificate(subject: str, key: AnyKey, serial: int) -> x509.Certificate:
+    return make_certificate(subject, key=key, ca=True, serial=serial)

@@ -1,0 +1,296 @@
+"""``devicesim run`` end to end: real processes, real sockets, the fleets that ship with us."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT, Devicesim
+
+TIMEOUT = 120.0
+
+
+def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "devicesim", *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_fleet(fleet: str | Path, tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run a fleet with ``--json``: the exit code, and the summary."""
+    path = ROOT / "fleets" / fleet if isinstance(fleet, str) else fleet
+    process = start("run", path, "--json", "--quiet", "--out", tmp_path / "run", *arguments, cwd=tmp_path)
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert out, err
+    return process.returncode, json.loads(out)
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of the processes that mention ``text``."""
+    found = []
+    for each in Path("/proc").iterdir():
+        if each.name.isdecimal():
+            try:
+                line = (each / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if text in line:
+                found.append(line)
+    return found
+
+
+def rows(record: Path, query: str) -> list[Sequence[Any]]:
+    connection = sqlite3.connect(f"file:{record}?mode=ro", uri=True)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("fleet", "code"),
+    [
+        ("walkthrough.toml", 0),
+        ("ca-not-registered.toml", 0),
+        ("no-sni.toml", 0),
+        ("wrong-expectation.toml", 99),
+        ("dev-staging-prod.toml", 0),
+    ],
+)
+def test_a_shipped_fleet_ends_as_it_says(fleet: str, code: int, tmp_path: Path) -> None:
+    ended, summary = run_fleet(fleet, tmp_path)
+
+    assert ended == code
+    assert summary["agrees"] is (code == 0)
+    assert f"exit code {code}" in (ROOT / "fleets" / fleet).read_text()
+
+
+def test_every_shipped_fleet_is_run_above() -> None:
+    parametrize = next(iter(test_a_shipped_fleet_ends_as_it_says.pytestmark))  # type: ignore[attr-defined]  # set by the decorator
+
+    assert {each[0] for each in parametrize.args[1]} == {each.name for each in (ROOT / "fleets").glob("*.toml")}
+
+
+def test_the_walk_through_is_recorded_to_the_last_connection(tmp_path: Path) -> None:
+    _, summary = run_fleet("walkthrough.toml", tmp_path)
+
+    record = tmp_path / "run" / "run.sqlite"
+    assert summary["status"] == "finished"
+    # nobody is provisioned on a first connection, and the second server name is the one asked for
+    assert rows(record, "SELECT count(*) FROM devices") == [(35,)]
+    assert rows(record, "SELECT count(*) FROM attempts WHERE attempt = 1 AND connack_code IS NOT NULL") == [(0,)]
+    sent = rows(
+        record, "SELECT DISTINCT d.group_name, a.sni_sent IS NULL FROM attempts a JOIN devices d ON d.number = a.device"
+    )
+    assert sorted(sent) == [
+        ("moved-to-account-2", 0),
+        ("name-of-account-1", 0),
+        ("name-of-account-2", 0),
+        ("without-sni", 1),
+    ]
+
+
+def test_nothing_of_a_run_is_left_behind(tmp_path: Path) -> None:
+    ended, _ = run_fleet("ca-not-registered.toml", tmp_path)
+
+    assert ended == 0
+    assert sorted(each.name for each in (tmp_path / "run").iterdir()) == ["emulator.log", "run.sqlite"]
+    assert processes_with(str(tmp_path)) == []
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert b"PRIVATE KEY" not in path.read_bytes()
+
+
+SLOW = """
+version = 1
+name = "slow"
+[accounts.a]
+id = "777777777777"
+ca_mode = "SNI_ONLY"
+provisioning = "JITP"
+[groups.g]
+count = 400
+account = "a"
+[arrival]
+rate = "40/s"
+[emulator]
+jitp_delay = [0.1, 0.2]
+[retry]
+first_delay = [0.4, 0.6]
+"""
+
+
+def start_slow_run(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
+    """A run that is under way: some devices accepted, most not yet started."""
+    fleet = tmp_path / "slow.toml"
+    fleet.write_text(SLOW)
+    process = start("run", fleet, "--out", tmp_path / "run", *arguments, cwd=tmp_path)
+    record = tmp_path / "run" / "run.sqlite"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if record.exists():
+            try:
+                if rows(record, "SELECT count(*) FROM attempts WHERE connack_code = 0")[0][0] > 10:
+                    return process, record
+            except sqlite3.OperationalError:
+                pass
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError("the run did not get under way")
+
+
+def test_ctrl_c_leaves_a_whole_record_and_nothing_else(tmp_path: Path, devicesim: Devicesim) -> None:
+    process, record = start_slow_run(tmp_path)
+    assert processes_with(f"emulate {tmp_path}")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 105, err
+    assert "interrupted" in out
+    assert "Traceback" not in err
+    assert processes_with(str(tmp_path)) == []
+    assert rows(record, "SELECT status FROM run") == [("interrupted",)]
+    attempts = rows(record, "SELECT count(*) FROM attempts")[0][0]
+    assert attempts > 10
+    again = devicesim("report", tmp_path / "run", "--json")
+    assert again.code == 105
+    summary = json.loads(again.out)
+    assert summary["status"] == "interrupted"
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert b"PRIVATE KEY" not in path.read_bytes()
+
+
+def test_kill_9_leaves_a_readable_record_and_no_emulator(tmp_path: Path, devicesim: Devicesim) -> None:
+    process, record = start_slow_run(tmp_path)
+    process.kill()
+    process.communicate(timeout=30)
+
+    deadline = time.monotonic() + 20
+    while processes_with(str(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_with(str(tmp_path)) == []
+    assert rows(record, "SELECT count(*) FROM attempts WHERE connack_code = 0")[0][0] > 10
+    assert devicesim("report", record, "--json").code == 105
+
+
+def test_a_target_that_is_not_there_exits_3(tmp_path: Path) -> None:
+    process = start("ca", "create", "--out", tmp_path / "ca", cwd=tmp_path)
+    process.communicate(timeout=30)
+    process = start(
+        "run",
+        ROOT / "fleets" / "walkthrough.toml",
+        "--endpoint-url",
+        "http://127.0.0.1:9",
+        "--connect-to",
+        "127.0.0.1:9",
+        "--cacert",
+        tmp_path / "ca" / "ca.pem",
+        "--out",
+        tmp_path / "run",
+        cwd=tmp_path,
+    )
+    _, err = process.communicate(timeout=TIMEOUT)
+
+    assert process.returncode == 3
+    assert "account 'account-1'" in err
+    assert "Traceback" not in err
+    assert rows(tmp_path / "run" / "run.sqlite", "SELECT status FROM run") == [("interrupted",)]
+
+
+def edited(tmp_path: Path, fleet: str, *changes: tuple[str, str]) -> Path:
+    text = (ROOT / "fleets" / fleet).read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = tmp_path / fleet
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("sni", ["endpoint", "none"])
+def test_a_server_of_another_name_is_refused_by_the_device(tmp_path: Path, sni: str) -> None:
+    fleet = edited(
+        tmp_path,
+        "wrong-expectation.toml",
+        ('sni = "none"', f'sni = "{sni}"\nverify_name = "elsewhere.example.com"'),
+        ('{ outcome = "provisioned", account = "prod" }', '{ outcome = "unreachable" }'),
+    )
+
+    ended, _ = run_fleet(fleet, tmp_path)
+
+    assert ended == 0
+    seen = rows(
+        tmp_path / "run" / "run.sqlite",
+        "SELECT DISTINCT failure_kind, failure_stage FROM attempts a JOIN devices d ON d.number = a.device"
+        " WHERE group_name = 'without-sni'",
+    )
+    assert seen == [("server_name_mismatch", "tls")]
+
+
+@pytest.mark.parametrize("sni", ["endpoint", "none"])
+def test_a_server_of_an_untrusted_chain_is_refused_by_the_device(
+    tmp_path: Path, devicesim: Devicesim, sni: str
+) -> None:
+    assert devicesim("ca", "create", "--out", tmp_path / "other").code == 0
+    fleet = edited(
+        tmp_path,
+        "ca-not-registered.toml",
+        ('account = "prod"', f'account = "prod"\nsni = "{sni}"'),
+        ("[retry]", f'[tls]\nroots = "{tmp_path}/other/ca.pem"\n\n[retry]'),
+    )
+
+    ended, summary = run_fleet(fleet, tmp_path)
+
+    assert ended == 99
+    assert not summary["agrees"]
+    seen = rows(tmp_path / "run" / "run.sqlite", "SELECT DISTINCT failure_kind, alert_direction FROM attempts")
+    assert seen == [("server_certificate_untrusted", "sent")]
+
+
+def test_a_fleet_that_moves_keeps_its_certificates(tmp_path: Path, devicesim: Devicesim) -> None:
+    """The same CA and secret on another day: the same certificates, now in the other account."""
+    assert devicesim("ca", "create", "--out", tmp_path / "ca").code == 0
+    material = '[ca]\ncertificate = "ca/ca.pem"\nkey = "ca/ca.key"\nsecret = "ca/fleet.secret"\n'
+    ids = []
+    for account in ("staging", "prod"):
+        fleet = edited(
+            tmp_path,
+            "no-sni.toml",
+            ("[accounts.staging]", f"{material}\n[accounts.staging]"),
+            ('[groups.with-sni]\ncount = 5\naccount = "prod"', f'[groups.with-sni]\ncount = 5\naccount = "{account}"'),
+        )
+        directory = tmp_path / account
+        directory.mkdir()
+        ended, _ = run_fleet(fleet, directory)
+        assert ended == 0
+        query = "SELECT certificate_id, account FROM holdings WHERE phase = 'after' ORDER BY 1"
+        ids.append(rows(directory / "run" / "run.sqlite", query))
+
+    assert [each[0] for each in ids[0]] == [each[0] for each in ids[1]]
+    assert {each[1] for each in ids[0]} == {"staging"}
+    assert {each[1] for each in ids[1]} == {"prod"}
+
+
+def test_the_table_is_on_standard_output_and_progress_on_standard_error(tmp_path: Path) -> None:
+    process = start("run", ROOT / "fleets" / "ca-not-registered.toml", "--out", tmp_path / "run", cwd=tmp_path)
+    out, err = process.communicate(timeout=TIMEOUT)
+
+    assert process.returncode == 0
+    assert "robots-without-sni" in out
+    assert "setting up prod" in err
+    assert "robots" not in err
+    assert os.listdir(tmp_path) == ["run"]

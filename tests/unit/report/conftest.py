@@ -1,0 +1,255 @@
+"""Made-up records: a walk-through that agrees, one that does not, one that was cut short."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from devicesim.outcome import Attempt, DeviceOutcome, Failure, FailureKind, Holding, Stage
+from devicesim.record.facts import AccountRecord, DeviceRecord, GroupRecord, Note, Phase, RunFacts, RunStatus
+from devicesim.record.store import RunWriter
+from devicesim.record.verdict import DeviceFacts, UserExpectation, judge
+from devicesim.rules import AccountView, CARegistration, expect
+
+REGION = "eu-central-1"
+START = 1_760_000_000.0
+DROP = Failure(kind=FailureKind.CLOSED_BEFORE_CONNACK, stage=Stage.CONNACK, detail="closed by the peer")
+
+PROD = AccountView(
+    name="prod",
+    account_id="111122223333",
+    region=REGION,
+    endpoint=f"a1b2c3d4e5f6g7-ats.iot.{REGION}.localhost",
+    ca=CARegistration(mode="DEFAULT"),
+    provisioning="JITR",
+    thing=False,
+)
+DEV = replace(
+    PROD,
+    name="dev",
+    account_id="444455556666",
+    endpoint=f"z9y8x7w6v5u4t3-ats.iot.{REGION}.localhost",
+    ca=CARegistration(mode="SNI_ONLY"),
+    provisioning="JITP",
+    thing=True,
+)
+
+
+@dataclass(kw_only=True)
+class Robots:
+    """A group of made-up devices that all do the same."""
+
+    name: str
+    count: int
+    dials: AccountView = PROD
+    sni_setting: str = "endpoint"
+    tries: Sequence[Failure | None] = (DROP, None)
+    """What each try sees; ``None``: CONNACK 0."""
+    lands: str | None = "prod"
+    """The account that holds the certificate after the run."""
+    status: str = "ACTIVE"
+    mode: str = "DEFAULT"
+    thing: str | None = None
+    user: UserExpectation | None = None
+    chain_sent: bool = True
+    verdicts: bool = True
+    recorded: int | None = None
+    """Devices on record; ``None``: all."""
+
+
+@dataclass(kw_only=True)
+class MadeUp:
+    """A whole run."""
+
+    groups: Sequence[Robots]
+    accounts: Sequence[AccountView] = (PROD, DEV)
+    status: RunStatus | None = RunStatus.FINISHED
+    """``None``: not finished."""
+    asked: bool = True
+    """The control planes could be asked."""
+    notes: Sequence[Note] = field(default_factory=list)
+
+
+def _sni(robots: Robots, accounts: Sequence[AccountView]) -> str | None:
+    kind, _, value = robots.sni_setting.partition(":")
+    if kind == "none":
+        return None
+    if kind == "other":
+        return next(account.endpoint for account in accounts if account.name == value)
+    return value if kind == "literal" else robots.dials.endpoint
+
+
+def _attempts(number: int, robots: Robots, sni: str | None, account: str | None) -> list[Attempt]:
+    attempts = []
+    for n, failure in enumerate(robots.tries, 1):
+        intended = START + number * 0.02 + (n - 1) * 3.5
+        start = intended + 0.0001 * (number % 7)
+        slow = 1 + (number * 37 % 100) / 100
+        reached = {Stage.TCP: 0.0004 * slow, Stage.TLS: 0.0051 * slow, Stage.CONNECT: 0.0053 * slow}
+        if failure is None:
+            reached[Stage.CONNACK] = 0.0072 * slow
+        elif failure.stage is Stage.TCP:
+            reached = {}
+        elif failure.stage is Stage.TLS:
+            reached.pop(Stage.TLS)
+            reached.pop(Stage.CONNECT)
+        attempts.append(
+            Attempt(
+                device=number,
+                number=n,
+                account=account,
+                sni=sni,
+                intended_start=intended,
+                start=start,
+                end=start + 0.01,
+                reached=reached,
+                failure=failure,
+                tls_version="TLSv1.3",
+                cipher="TLS_AES_256_GCM_SHA384",
+                alert=None,
+                connack_code=0 if failure is None else None,
+            )
+        )
+    return attempts
+
+
+def write(path: Path, made_up: MadeUp) -> Path:
+    run = RunFacts(
+        fleet="walk-through",
+        fleet_file="version = 1\n",
+        version="0.1.0",
+        target="emulator",
+        started_at=START,
+        rate=50.0,
+    )
+    with RunWriter.create(path, run) as writer:
+        for account in made_up.accounts:
+            record = AccountRecord(
+                name=account.name,
+                account_id=account.account_id,
+                region=account.region,
+                endpoint=account.endpoint,
+                ca_mode=account.ca.mode if account.ca else None,
+                provisioning=account.provisioning,
+            )
+            writer.add_account(record, now=START)
+            if made_up.asked:
+                writer.add_holdings(Phase.AFTER, account.name, [], now=START)
+        number = 0
+        for robots in made_up.groups:
+            sni = _sni(robots, made_up.accounts)
+            oracle = expect(made_up.accounts, region=REGION, sni=sni, chain_sent=robots.chain_sent)
+            writer.add_group(
+                GroupRecord(
+                    name=robots.name,
+                    count=robots.count,
+                    account=robots.dials.name,
+                    sni_setting=robots.sni_setting,
+                    sni=sni,
+                    chain_sent=robots.chain_sent,
+                    expectation=oracle,
+                    user=robots.user,
+                ),
+                now=START,
+            )
+            addressed = next((account.name for account in made_up.accounts if account.endpoint == sni), None)
+            for index in range(robots.count if robots.recorded is None else robots.recorded):
+                device = DeviceRecord(
+                    number=number,
+                    index=index,
+                    group=robots.name,
+                    client_id=f"walk-through-{number:06}",
+                    certificate_id=f"{number:064x}",
+                )
+                writer.add_device(device, now=START)
+                attempts = _attempts(number, robots, sni, oracle.account)
+                for attempt in attempts:
+                    writer.add_attempt(attempt, now=START)
+                holdings = (
+                    [
+                        Holding(
+                            account=robots.lands,
+                            certificate_id=device.certificate_id,
+                            status=robots.status,
+                            mode=robots.mode,
+                            things=(f"{robots.thing}-{number:06}",) if robots.thing else (),
+                        )
+                    ]
+                    if robots.lands
+                    else []
+                )
+                if made_up.asked and robots.lands:
+                    writer.add_holdings(Phase.AFTER, robots.lands, holdings, now=START)
+                if robots.verdicts:
+                    facts = DeviceFacts(device=number, certificate_id=device.certificate_id, addressed=addressed)
+                    held = holdings if made_up.asked else None
+                    before: list[Holding] | None = [] if made_up.asked else None
+                    verdict = judge(facts, attempts, held, oracle, robots.user, before=before)
+                    writer.add_verdict(verdict, now=START)
+                number += 1
+        for note in made_up.notes:
+            writer.add_note(note)
+        if made_up.status is not None:
+            writer.finish(made_up.status, now=START + 12.34)
+    return path
+
+
+GOOD = (
+    Robots(name="robots-in-prod", count=30),
+    Robots(name="robots-in-dev", count=30, dials=DEV, lands="dev", mode="SNI_ONLY", thing="robot"),
+    Robots(name="robots-without-sni", count=30, sni_setting="none"),
+    Robots(name="robots-with-a-wrong-name", count=10, sni_setting="literal:nobody-ats.iot.eu-central-1.localhost",
+           tries=[DROP] * 4, lands=None),
+)  # fmt: skip
+WRONG = (
+    *GOOD[:1],
+    replace(GOOD[1], lands="prod", mode="DEFAULT", thing=None),
+    replace(GOOD[2], tries=[DROP] * 3, lands=None),
+    Robots(name="over-there", count=3, sni_setting="other:dev", lands="dev", mode="SNI_ONLY", thing="robot",
+           user=UserExpectation(outcome=DeviceOutcome.REFUSED)),
+    Robots(name="nobody-at-home", count=2, lands=None,
+           tries=[Failure(kind=FailureKind.TCP_REFUSED, stage=Stage.TCP, detail="[Errno 111] Connection refused")]),
+)  # fmt: skip
+CUT_SHORT = (
+    replace(GOOD[0], verdicts=False),
+    Robots(name="robots-in-dev", count=500, dials=DEV, tries=[DROP], lands=None, verdicts=False, recorded=12),
+    Robots(name="robots-without-sni", count=30, sni_setting="none", tries=[], lands=None, verdicts=False),
+)
+ERRORS = (
+    Note(at=START, kind="setup", text="CA registered", account="prod"),
+    Note(at=START, kind="error", text="AttachPolicy: \x1b[31mThrottlingException", account="dev"),
+)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[[Sequence[Robots]], Path]:
+    """Writes a finished run of these groups, hands back where."""
+    return lambda groups: write(tmp_path / "run.sqlite", MadeUp(groups=groups))
+
+
+@pytest.fixture
+def robots() -> Robots:
+    """A group that agrees, to be changed."""
+    return replace(GOOD[0], count=3)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return write(tmp_path / "good.sqlite", MadeUp(groups=GOOD))
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    return write(tmp_path / "wrong.sqlite", MadeUp(groups=WRONG, notes=ERRORS))
+
+
+@pytest.fixture
+def cut_short(tmp_path: Path) -> Path:
+    return write(tmp_path / "cut-short.sqlite", MadeUp(groups=CUT_SHORT, status=None, asked=False))
+
+
+@pytest.fixture
+def unasked(tmp_path: Path) -> Path:
+    """No control plane could be asked."""
+    return write(tmp_path / "unasked.sqlite", MadeUp(groups=GOOD, asked=False))
