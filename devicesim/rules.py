@@ -75,8 +75,8 @@ class AccountView:
     provisioning: Provisioning
     """What becomes of a certificate that is registered on connection: a template provisions it (JITP), somebody
     activates it (JITR), or nobody does (``none``)."""
-    thing: bool
-    """Whether the template or the activator makes a thing and attaches it."""
+    thing: bool | None
+    """Whether the template or the activator makes a thing and attaches it; ``None``: nobody here knows."""
     policy_allows: bool = True
     """Whether the policy that the template or the activator attaches lets the device connect."""
     certificate: CertificateView | None = None
@@ -113,7 +113,7 @@ class Expectation:
     mode: str | None
     """Mode of its record there."""
     thing: bool | None
-    """Whether a thing is attached to it; ``None``: the rules do not say (a record older than the run, or pending)."""
+    """Whether a thing is attached to it; ``None``: the rules cannot say (an older record, pending, or not known)."""
     first_try: FirstTry
     row: Row
     """The row that decides."""

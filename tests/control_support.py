@@ -1,4 +1,4 @@
-"""What the tests of the emulator's control plane share: a clock that is told the time, and certificates of every kind."""
+"""What the tests of the emulator's control plane share: a clock that is told the time, certificates of every kind."""
 
 import random
 from collections.abc import Callable

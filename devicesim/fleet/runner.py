@@ -6,7 +6,7 @@ what agrees; the report is made from the record alone.
 
 import functools
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -264,21 +264,23 @@ class Run:
             self.progress.given_up += 1
 
     def _judge(self, world: World, after: Mapping[str, tuple[Holding, ...]] | None) -> None:
-        """Where every started device ended. ``after`` is ``None`` when the accounts could not be asked."""
-        expected_in: dict[str, set[str]] = defaultdict(set)
+        """Where every device ended that came to an end. ``after`` is ``None`` when the accounts could not be asked."""
+        expected_in: dict[str, Counter[str]] = defaultdict(Counter)
         for started in self._devices.values():
             if started.expectation.registered_in is not None:
-                expected_in[started.certificate_id].add(started.expectation.registered_in)
+                expected_in[started.certificate_id][started.expectation.registered_in] += 1
         for number, started in self._devices.items():
-            own = {started.expectation.registered_in}
+            if not started.finished:
+                continue  # cut short by an interruption: it has attempts on record, and no verdict
+            place = started.expectation.account
+            own = started.expectation.registered_in
+            others = expected_in[started.certificate_id] - Counter([own] if own is not None else [])
             facts = DeviceFacts(
                 device=number,
                 certificate_id=started.certificate_id,
                 addressed=world.addressed(started.group),
-                expected_elsewhere=expected_in[started.certificate_id] - own,
-                finished=started.finished,
+                expected_elsewhere=frozenset(others),
             )
-            place = started.expectation.account
             verdict = judge(
                 facts,
                 started.attempts,

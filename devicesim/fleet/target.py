@@ -1,12 +1,12 @@
 """Where a fleet runs: each account's control plane, the front door that its devices dial, the roots that they trust."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from devicesim.cloud.account import AccountAccess
 from devicesim.fleet.spec import Fleet
@@ -14,6 +14,12 @@ from devicesim.pki import keyfile
 from devicesim.pki.identity import load_certificates
 
 Kind = Literal["emulator", "aws"]
+
+_AMAZON = re.compile(
+    rb"^# Subject: CN=(?:Amazon Root CA|Starfield Services Root)[^\n]*\n(?:#[^\n]*\n)*"
+    rb"(-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----)",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +63,11 @@ def roots(fleet: Fleet, given: tuple[x509.Certificate, ...] | None) -> tuple[x50
 
 
 def amazon_roots() -> tuple[x509.Certificate, ...]:
-    """Amazon Root CA 1 to 4 and Starfield's, out of the bundle that botocore ships.
+    """Amazon Root CA 1 to 4 and the Starfield root that cross-signs them, out of the bundle that botocore ships.
 
     Devices are told to trust these and no others (aws-iot-behaviour.md §4.3), so the system's trust store is left out.
+    They are picked by the bundle's comments before anything is parsed: it has certificates of others that cryptography
+    objects to.
     """
     bundle = files("botocore").joinpath("cacert.pem").read_bytes()
-    names = ("Amazon", "Starfield Technologies, Inc.")
-    return tuple(
-        each
-        for each in load_certificates(bundle, "botocore's cacert.pem")
-        if any(part.value in names for part in each.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
-    )
+    return load_certificates(b"\n".join(_AMAZON.findall(bundle)), "botocore's cacert.pem")

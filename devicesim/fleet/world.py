@@ -141,7 +141,7 @@ class World:
             if account.ca_mode == "none"
             else CARegistration(mode=account.ca_mode, auto_registration=provisioning != "none"),
             provisioning="none" if nobody else provisioning,
-            thing=bool(makes_things(self.fleet, name)),
+            thing=makes_things(self.fleet, name),
             certificate=certificate,
         )
 

@@ -12,7 +12,6 @@ nothing else and is never called), connect again, retry, or speak QoS 2, wills, 
 authentication.
 """
 
-from collections import deque
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -227,11 +226,11 @@ class Engine:
         self._wire = _Wire()
         self.outbound = self._wire.outbound
         self._splitter = PacketSplitter()
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._connack: Connack | None = None
         """As paho understood it; by it alone nothing is decided."""
         self._accepted = False
-        self._unacknowledged: set[int] = set()
+        self._unacknowledged: set[int] | None = None
         self._paho = _Paho(self._wire, client_id, version, clean_start)
         # functions and user data rather than bound methods: nothing more is kept a connection
         self._paho.user_data_set(self)
@@ -252,12 +251,14 @@ class Engine:
         """The packet id, by which a QoS 1 message is answered. ``ValueError`` for a topic with wildcards."""
         if qos not in (0, 1):
             raise ValueError(f"QoS {qos!r} is not 0 or 1")
-        if qos == 1 and self._paho.on_publish is None:
+        if qos == 1 and self._unacknowledged is None:
+            self._unacknowledged = set()
             # set this late, for where it is set paho makes a Properties object a QoS 0 message
             self._paho.on_publish = _on_publish
         info = self._paho.publish(topic, payload, qos, retain)
         _require_taken(info.rc)
         if qos == 1:
+            assert self._unacknowledged is not None
             self._unacknowledged.add(info.mid)
         return info.mid
 
@@ -296,7 +297,7 @@ class Engine:
             if packet is None:
                 return None
             self._handle(packet)
-        return self._events.popleft()
+        return self._events.pop(0)
 
     def _handle(self, packet: bytes) -> None:
         kind = packet[0] >> 4
@@ -380,7 +381,7 @@ def _on_publish(
     _client: paho.Client, engine: Engine, packet_id: int, reason: ReasonCode, properties: Properties | None
 ) -> None:
     # paho calls this for a QoS 0 message too, when it is written
-    if packet_id in engine._unacknowledged:
+    if engine._unacknowledged and packet_id in engine._unacknowledged:
         engine._unacknowledged.remove(packet_id)
         engine._events.append(Answer(packet_id=packet_id, reason=reason.value, words=_reason_words(reason, properties)))
 

@@ -271,7 +271,7 @@ TABLE: tuple[tuple[type[BaseException], Row], ...] = (
     (MQTTException, _mqtt),
 )
 
-FOREIGN = tuple(kind for kind, _row in TABLE)
+FOREIGN: tuple[type[BaseException], ...] = tuple(kind for kind, _row in TABLE)
 """What :func:`failure_from` translates. Anything else that is raised is a programming error, and is let through."""
 
 

@@ -12,7 +12,6 @@ How it hangs together:
   empty should not wait for an acknowledgement of its own meanwhile; it would time out.
 """
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from devicesim.net.engine import (
     QoS,
     Version,
 )
-from devicesim.net.failures import FOREIGN, ConnectionFailed, failure_from
+from devicesim.net.failures import FOREIGN, ConnectionFailed, PahoError, failure_from
 from devicesim.net.tls import Deadlines, TLSConnection, TLSContext, open_tls, under_way
 from devicesim.outcome import Failure, FailureKind, Stage, Trace
 from devicesim.pki.identity import Identity
@@ -42,6 +41,7 @@ from devicesim.pki.identity import Identity
 HIGH_WATER = 64 * 1024
 """Bytes that may wait for a socket that takes no more before ``publish`` waits too."""
 
+_ENDS: tuple[type[BaseException], ...] = (*FOREIGN, ConnectionFailed)
 _MAX_KEEP_ALIVE = 65_535
 _MAX_SESSION_EXPIRY = 0xFFFFFFFF
 
@@ -96,15 +96,16 @@ class MQTTClient:
         "_connack",
         "_deadlines",
         "_drained",
-        "_ended",
         "_engine",
         "_failure",
         "_inbox",
-        "_inbox_in",
         "_keep_alive",
         "_last_sent",
         "_nursery",
+        "_over",
+        "_over_event",
         "_ping_deadline",
+        "_reading",
         "_requests",
         "_settings",
         "_slot_holders",
@@ -116,6 +117,7 @@ class MQTTClient:
     def __init__(
         self, tls: TLSConnection, client_id: str, settings: MQTTSettings, deadlines: Deadlines, trace: Trace
     ) -> None:
+        # what an idle device does not need is made when it does: there are thousands of these
         self._tls = tls
         self._settings = settings
         self._engine = Engine(client_id, version=settings.version, clean_start=settings.clean_start)
@@ -128,19 +130,22 @@ class MQTTClient:
         """When the PINGRESP that is awaited is late; ``inf`` while none is."""
         self._requests: dict[int, _Request] = {}
         self._slots: trio.Semaphore | None = None
-        """Where the server takes fewer QoS 1 messages at once than paho sends."""
-        self._slot_holders: set[int] = set()
-        self._arrived: deque[Message] = deque()
-        self._inbox_in, self._inbox = trio.open_memory_channel[Message](settings.receive_buffer)
+        """Where the server takes fewer QoS 1 messages at once than paho sends, one for each that it takes."""
+        self._slot_holders: set[int] | None = None
+        self._arrived: list[Message] = []
+        self._inbox: tuple[trio.MemorySendChannel[Message], trio.MemoryReceiveChannel[Message]] | None = None
         self._nursery: trio.Nursery | None = None
         self._drained: trio.Event | None = None
         """Set by the task that writes what the socket did not take, when it is done; ``None`` while there is none."""
-        self._ended = trio.Event()
+        self._reading = True
+        """Whether anything more may come into the inbox."""
+        self._over = False
+        self._over_event: trio.Event | None = None
         self._closing = False
         self._failure: Failure | None = None
 
     def __repr__(self) -> str:
-        state = "open" if not self._ended.is_set() else f"ended {self._failure.kind}" if self._failure else "closed"
+        state = "open" if not self._over else f"ended {self._failure.kind}" if self._failure else "closed"
         return f"<MQTTClient {state}, {len(self._requests)} requests waiting>"
 
     @property
@@ -169,11 +174,17 @@ class MQTTClient:
                 await self._drained.wait()
             self._require_open()
             return
-        if self._slots is not None:
-            await self._slots.acquire()
-            self._require_open()
-        packet_id = self._request(lambda: self._engine.publish(topic, payload, qos, retain))
-        if self._slots is not None:
+        slots, sent = self._slots, False
+        if slots is not None:
+            with under_way(Stage.SESSION, self._deadlines.request, self._trace, "PUBACK of earlier messages"):
+                await slots.acquire()
+        try:
+            packet_id = self._request(lambda: self._engine.publish(topic, payload, qos, retain))
+            sent = True
+        finally:
+            if slots is not None and not sent:
+                slots.release()
+        if self._slot_holders is not None:
             self._slot_holders.add(packet_id)
         await self._answer(packet_id, "PUBACK")
 
@@ -182,20 +193,23 @@ class MQTTClient:
 
         Raises :class:`ConnectionFailed` as :meth:`publish` does. ``ValueError`` for a filter that is none.
         """
-        self._require_open()
         return await self._answer(self._request(lambda: self._engine.subscribe(topic_filter, qos)), "SUBACK")
 
     async def receive(self) -> Message:
-        """The next message. What arrived before the connection ended is still received, then ConnectionFailed raised."""
+        """The next message. What arrived before the connection ended is still had, then ConnectionFailed raised."""
         try:
-            return await self._inbox.receive()
+            return await self._open_inbox()[1].receive()
         except trio.EndOfChannel:
             self._require_open()
             raise
 
     async def wait_closed(self) -> None:
         """Wait until the server ends the connection, and raise :class:`ConnectionFailed`. Returns when we ended it."""
-        await self._ended.wait()
+        if self._over_event is None:
+            self._over_event = trio.Event()
+            if self._over:
+                self._over_event.set()
+        await self._over_event.wait()
         if self._failure is not None:
             raise ConnectionFailed(self._failure)
 
@@ -203,8 +217,8 @@ class MQTTClient:
 
     async def _connect(self, clock: Callable[[], float]) -> None:
         trace, deadlines = self._trace, self._deadlines
+        self._engine.connect(keep_alive=self._settings.keep_alive, session_expiry=self._settings.session_expiry)
         with under_way(Stage.CONNECT, deadlines.connect, trace):
-            self._engine.connect(keep_alive=self._settings.keep_alive, session_expiry=self._settings.session_expiry)
             self._write()
             while self._engine.outbound:
                 await self._tls.wait_writable()
@@ -224,41 +238,49 @@ class MQTTClient:
             self._keep_alive = connack.keep_alive or inf
         if connack.receive_maximum is not None and 0 < connack.receive_maximum < IN_FLIGHT:
             self._slots = trio.Semaphore(connack.receive_maximum)
+            self._slot_holders = set()
 
     # --- the session, in one background task
 
     async def _run(self) -> None:
         """Read and keep alive until the connection ends. Ends without an exception."""
-        async with self._inbox_in:
-            await self._deliver()
+        self._flush()
+        await self._deliver()
+        while not self._over:
+            try:
+                with trio.CancelScope(deadline=min(self._ping_deadline, self._last_sent + self._keep_alive)):
+                    await self._tls.wait_readable()
+                self._read()
+                self._keep_alive_tick(reading=True)
+            except _ENDS as exc:
+                self._end(exc)
             self._flush()
-            while not self._ended.is_set():
-                try:
-                    with trio.CancelScope(deadline=min(self._ping_deadline, self._last_sent + self._keep_alive)):
-                        await self._tls.wait_readable()
-                    self._read()
-                    self._keep_alive_tick(reading=True)
-                except FOREIGN as exc:
-                    self._end(exc)
-                except ConnectionFailed as exc:
-                    self._end(exc)
-                else:
-                    self._flush()
-                await self._deliver()
+            await self._deliver()
+        self._reading = False
+        if self._inbox is not None:
+            self._inbox[0].close()
 
     async def _deliver(self) -> None:
         """Put what has arrived into the inbox; while that is full, keep our side of the keep-alive."""
         while self._arrived:
+            inbox = self._open_inbox()[0]
             try:
-                self._inbox_in.send_nowait(self._arrived[0])
+                inbox.send_nowait(self._arrived[0])
             except trio.WouldBlock:
                 with trio.CancelScope(deadline=self._last_sent + self._keep_alive) as scope:
-                    await self._inbox_in.send(self._arrived[0])
+                    await inbox.send(self._arrived[0])
                 if scope.cancelled_caught:
                     self._keep_alive_tick(reading=False)
                     self._flush()
                     continue
-            self._arrived.popleft()
+            self._arrived.pop(0)
+
+    def _open_inbox(self) -> tuple[trio.MemorySendChannel[Message], trio.MemoryReceiveChannel[Message]]:
+        if self._inbox is None:
+            self._inbox = trio.open_memory_channel[Message](self._settings.receive_buffer)
+            if not self._reading:
+                self._inbox[0].close()
+        return self._inbox
 
     def _keep_alive_tick(self, *, reading: bool) -> None:
         """Send PINGREQ when it is time, and miss the PINGRESP when it is late.
@@ -279,47 +301,57 @@ class MQTTClient:
     async def _drain(self, drained: trio.Event) -> None:
         """Write what the socket did not take, while :meth:`_run` goes on reading."""
         try:
-            while self._engine.outbound and not self._ended.is_set():
+            while self._engine.outbound and not self._over:
                 await self._tls.wait_writable()
                 self._write()
-        except FOREIGN as exc:
-            self._end(exc)
-        except ConnectionFailed as exc:
+        except _ENDS as exc:
             self._end(exc)
         finally:
             self._drained = None
             drained.set()
 
     def _end(self, exc: BaseException) -> None:
-        """The connection is over: tell everybody who waits. The first reason counts, and our own is no failure."""
-        if self._ended.is_set():
+        """The connection is over. The first reason counts, and our own is no failure."""
+        if self._over:
             return
-        if isinstance(exc, ConnectionFailed):
-            failure = exc.failure
-        else:
-            failure = failure_from(exc, Stage.SESSION, alert=self._trace.alert)
         if not self._closing:
-            self._failure = failure
-        self._ended.set()
-        for request in self._requests.values():
-            request.done.set()
+            if isinstance(exc, ConnectionFailed):
+                self._failure = exc.failure
+            else:
+                self._failure = failure_from(exc, Stage.SESSION, alert=self._trace.alert)
+        self._wake_all()
         self._tls.end_sending()
         self._tls.close()
+
+    def _wake_all(self) -> None:
+        """Tell everybody who waits that nothing more comes."""
+        self._over = True
+        if self._over_event is not None:
+            self._over_event.set()
+        for request in self._requests.values():
+            request.done.set()
+        if self._slots is not None:
+            for _ in range(self._slots.statistics().tasks_waiting):
+                self._slots.release()
 
     async def _say_goodbye(self) -> None:
         """DISCONNECT, written as far as the deadline allows."""
         self._closing = True
-        if self._ended.is_set():
+        if self._over:
             return
         self._engine.disconnect()
         self._flush()
-        with trio.move_on_after(self._deadlines.close):
-            while self._drained is not None:
+        if self._drained is not None:
+            with trio.move_on_after(self._deadlines.close):
                 await self._drained.wait()
 
     def _release(self) -> None:
+        """Nobody reads or writes any more; whoever still waits is told that it is closed."""
         self._closing = True
-        self._ended.set()
+        self._wake_all()
+        self._reading = False
+        if self._inbox is not None:
+            self._inbox[0].close()
         self._engine.release()
 
     # --- bytes, both ways; none of this waits
@@ -357,13 +389,11 @@ class MQTTClient:
 
     def _flush(self) -> None:
         """Write what there is; leave to a task what the socket does not take. A failure ends the connection."""
-        if self._drained is not None or self._ended.is_set():
+        if self._drained is not None or self._over:
             return
         try:
             self._write()
-        except FOREIGN as exc:
-            self._end(exc)
-        except ConnectionFailed as exc:
+        except _ENDS as exc:
             self._end(exc)
         else:
             if self._engine.outbound:
@@ -399,15 +429,16 @@ class MQTTClient:
     # --- requests
 
     def _require_open(self) -> None:
-        if self._ended.is_set():
+        if self._over:
             if self._failure is not None:
                 raise ConnectionFailed(self._failure)
             raise trio.ClosedResourceError("this MQTT client is closed")
 
     def _request(self, send: Callable[[], int]) -> int:
+        self._require_open()
         try:
             packet_id = send()
-        except FOREIGN as exc:
+        except PahoError as exc:
             raise ConnectionFailed(failure_from(exc, Stage.SESSION)) from exc
         self._requests[packet_id] = _Request()
         self._flush()
@@ -431,7 +462,7 @@ class MQTTClient:
         return answer.reason
 
     def _answered(self, answer: Answer) -> None:
-        if self._slots is not None and answer.packet_id in self._slot_holders:
+        if self._slots is not None and self._slot_holders and answer.packet_id in self._slot_holders:
             self._slot_holders.remove(answer.packet_id)
             self._slots.release()
         request = self._requests.get(answer.packet_id)
@@ -450,12 +481,14 @@ class _Connection(AbstractAsyncContextManager[MQTTClient]):
     __slots__ = ("_client", "_connect", "_tasks")
 
     def __init__(self, connect: Callable[[], Awaitable[MQTTClient]]) -> None:
-        self._connect = connect
+        self._connect: Callable[[], Awaitable[MQTTClient]] | None = connect
         self._client: MQTTClient | None = None
         self._tasks: AbstractAsyncContextManager[trio.Nursery] | None = None
 
     async def __aenter__(self) -> MQTTClient:
+        assert self._connect is not None, "a connection is entered once"
         client = self._client = await self._connect()
+        self._connect = None
         self._tasks = trio.open_nursery()
         client._nursery = await self._tasks.__aenter__()
         client._nursery.start_soon(client._run)

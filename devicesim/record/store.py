@@ -42,7 +42,7 @@ _WIDTHS = {
     "verdicts": 11,
     "notes": 6,
 }
-_REPLACED = frozenset({"accounts", "groups", "attempts", "inventories", "holdings", "verdicts"})
+_REPLACED = frozenset({"accounts", "groups", "attempts", "holdings", "verdicts"})
 """A row is written again when more is known: an endpoint after setup, an attempt at CONNACK and when it is over."""
 
 
@@ -52,6 +52,8 @@ def _insert(table: str, width: int) -> str:
 
 
 _INSERT = {table: _insert(table, width) for table, width in _WIDTHS.items()}
+# Replacing its row would have SQLite look through every holding for those that refer to it.
+_INSERT["inventories"] += " ON CONFLICT DO UPDATE SET observed_at = excluded.observed_at"
 
 
 class RunWriter:

@@ -24,8 +24,6 @@ class DeviceFacts:
     expected_elsewhere: Collection[str] = ()
     """Accounts in which other devices of the run with the same certificate are expected: records there may be their
     doing."""
-    finished: bool = True
-    """``False``: the run ended before the device had used up its tries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +77,10 @@ def judge(
 ) -> Verdict:
     """Where the device ended and whether that agrees.
 
-    ``attempts`` are in the order made. ``holdings`` is what the accounts hold after the run and ``before`` what they
-    held before it (other certificates' are ignored); ``None``: they could not be asked. Things are compared only when
-    ``things_known``.
+    For a device that came to its end, accepted or with its tries used up, or that was never started; one that a run's
+    end cut short has no verdict. ``attempts`` are in the order made. ``holdings`` is what the accounts hold after the
+    run and ``before`` what they held before it (other certificates' are ignored); ``None``: they could not be asked.
+    Things are compared only when ``things_known``.
     """
     now = None if holdings is None else [each for each in holdings if each.certificate_id == facts.certificate_id]
     then = None if before is None else {e.account: e for e in before if e.certificate_id == facts.certificate_id}
@@ -98,7 +97,6 @@ def judge(
     )
     reason = (
         _difference(seen, wanted, things_known=things_known)
-        or ("" if facts.finished or accepted is not None else "the run ended before its tries were used up")
         or _stray_record(facts, oracle, wanted, holding, now, then)
         or _too_early(facts, attempts, oracle, wanted, then)
     )

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +294,92 @@ def test_the_table_is_on_standard_output_and_progress_on_standard_error(tmp_path
     assert "setting up prod" in err
     assert "robots" not in err
     assert os.listdir(tmp_path) == ["run"]
+
+
+@pytest.fixture
+def running_emulator(tmp_path: Path) -> Iterator[tuple[str, ...]]:
+    """An emulator that runs already: the flags with which `run` reaches it."""
+    process = start("emulate", ROOT / "fleets" / "no-sni.toml", cwd=tmp_path)
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    yield (
+        *("--endpoint-url", ready["api"]),
+        *("--connect-to", f"{ready['mqtt']['host']}:{ready['mqtt']['port']}", "--cacert", ready["ca_file"]),
+    )
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert out == ""
+    assert not Path(ready["ca_file"]).exists()
+
+
+MATERIAL = '[ca]\ncertificate = "ca/ca.pem"\nkey = "ca/ca.key"\nsecret = "ca/fleet.secret"\n'
+
+
+def test_a_second_run_finds_everything_as_the_first_left_it(
+    tmp_path: Path, devicesim: Devicesim, running_emulator: tuple[str, ...]
+) -> None:
+    """The same robots on another day: on record already, so IoT Core should take them at once, and does."""
+    assert devicesim("ca", "create", "--out", tmp_path / "ca").code == 0
+    fleet = edited(tmp_path, "no-sni.toml", ("[accounts.staging]", f"{MATERIAL}\n[accounts.staging]"))
+    summaries = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        ended, summary = run_fleet(fleet, tmp_path / name, *running_emulator)
+        assert ended == 0
+        summaries.append({group["name"]: group for group in summary["groups"]})
+
+    first, second = (each["with-sni"] for each in summaries)
+    assert first["expected"][0]["first_try"] == "closed_before_connack"
+    assert first["first_try"] == {"closed_before_connack": 5}
+    assert second["expected"][0]["first_try"] == "accepted"
+    assert second["first_try"] == {"accepted": 5}
+    assert second["expected"][0]["row"]["id"] == "10c.active.allowed"
+
+
+def test_imported_devices_need_no_key_of_the_ca(
+    tmp_path: Path, devicesim: Devicesim, running_emulator: tuple[str, ...]
+) -> None:
+    """A team that has only the CA's certificate and its devices' bundles: SNI_ONLY asks for no more."""
+    assert devicesim("ca", "create", "--out", tmp_path / "ca").code == 0
+    minted = edited(tmp_path, "no-sni.toml", ("[accounts.staging]", f"{MATERIAL}\n[accounts.staging]"))
+    assert devicesim("mint", minted, "--out", tmp_path / "bundles").code == 0
+    (tmp_path / "ca" / "ca.key").unlink()
+    imported = '[ca]\ncertificate = "ca/ca.pem"\n[devices]\nkeys = "imported"\nbundles = "bundles/*.pem"\n'
+    fleet = edited(tmp_path, "no-sni.toml", ("[accounts.staging]", f"{imported}\n[accounts.staging]"))
+    broken = sorted((tmp_path / "bundles").iterdir())[5]
+    broken.write_text("no bundle")
+
+    ended, summary = run_fleet(fleet, tmp_path, *running_emulator)
+
+    groups = {group["name"]: group for group in summary["groups"]}
+    assert ended == 99  # one bundle is broken; no other device minds
+    assert [groups[name]["agree"] for name in ("with-sni", "without-sni", "unknown-name")] == [5, 4, 5]
+    assert groups["without-sni"]["not_started"] == 1
+    assert broken.name in summary["errors"][0]
+
+
+def test_random_keys_of_any_type_are_provisioned(tmp_path: Path) -> None:
+    fleet = edited(
+        tmp_path,
+        "no-sni.toml",
+        ("[accounts.staging]", '[devices]\nkeys = "random"\nkey_type = "rsa-2048"\n[accounts.staging]'),
+        ("[accounts.staging]", '[ca]\nkey_type = "rsa-2048"\n[accounts.staging]'),
+        ("[accounts.staging]", '[tls]\nmaximum_version = "TLSv1.2"\n[mqtt]\nversion = "5"\n[accounts.staging]'),
+    )
+
+    ended, summary = run_fleet(fleet, tmp_path)
+
+    assert ended == 0, summary
+    assert rows(tmp_path / "run" / "run.sqlite", "SELECT DISTINCT tls_version FROM attempts") == [("TLSv1.2",)]
+
+
+def test_doctor_asks_a_target_that_runs(
+    tmp_path: Path, devicesim: Devicesim, running_emulator: tuple[str, ...]
+) -> None:
+    told = devicesim("doctor", ROOT / "fleets" / "no-sni.toml", *running_emulator[:2])
+
+    assert told.code == 0
+    assert "prod: credentials" in told.out
+    assert "against the control plane's" in told.out
+    assert ".iot.us-east-1.localhost" in told.out

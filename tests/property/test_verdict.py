@@ -156,16 +156,16 @@ def test_target_that_registers_the_certificate_somewhere_else_never_agrees(
 failures = st.builds(Failure, kind=st.sampled_from(FailureKind), stage=st.sampled_from(Stage))
 
 
-@given(worlds(), names, st.lists(st.none() | failures, max_size=4), st.booleans(), st.booleans())
+@given(worlds(), names, st.lists(st.none() | failures, max_size=4), st.booleans())
 def test_whatever_is_seen_has_a_verdict_and_a_reason_exactly_when_it_disagrees(
-    world: list[AccountView], sni: str | None, seen: list[Failure | None], asked: bool, finished: bool
+    world: list[AccountView], sni: str | None, seen: list[Failure | None], asked: bool
 ) -> None:
     expectation = expect(world, region=REGION, sni=sni, chain_sent=True)
     _, before, after = as_the_oracle_says(world, expectation, sni)
     attempts = [attempt(number, sni, failure) for number, failure in enumerate(seen, 1)]
 
     verdict = judge(
-        replace(facts(world, sni), finished=finished),
+        facts(world, sni),
         attempts,
         after if asked else None,
         expectation,

@@ -322,10 +322,11 @@ def test_what_becomes_of_a_registered_certificate(
     assert [follows] == [row.id for row in expectation.rests_on]
 
 
-def test_no_thing_is_expected_where_nothing_makes_one() -> None:
-    expectation = expect([replace(A_DEFAULT, thing=False)], region=HERE, sni=sni_of("a"), chain_sent=True)
+@pytest.mark.parametrize("thing", [False, None])
+def test_things_are_expected_as_far_as_it_is_known_what_makes_them(thing: bool | None) -> None:
+    expectation = expect([replace(A_DEFAULT, thing=thing)], region=HERE, sni=sni_of("a"), chain_sent=True)
 
-    assert expectation.thing is False
+    assert expectation.thing is thing
 
 
 def test_things_of_records_older_than_the_run_are_not_foretold() -> None:

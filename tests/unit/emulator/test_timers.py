@@ -1,13 +1,19 @@
 """Timers: order, cancelling, and that cancelled ones do not pile up."""
 
+from functools import partial
+
 from devicesim.emulator.timers import Timers
 
 
 def test_calls_are_made_in_order_of_time_and_equal_times_in_order_of_scheduling() -> None:
     timers = Timers()
     made: list[str] = []
+
+    def note(name: str, now: float) -> None:
+        made.append(f"{name}@{now:g}")
+
     for at, name in ((2.0, "c"), (1.0, "a"), (1.0, "b"), (9.0, "late")):
-        timers.schedule(at, lambda now, name=name: made.append(f"{name}@{now:g}"))
+        timers.schedule(at, partial(note, name))
     timers.run(5.0)
 
     assert made == ["a@5", "b@5", "c@5"]
@@ -18,7 +24,11 @@ def test_calls_are_made_in_order_of_time_and_equal_times_in_order_of_scheduling(
 def test_a_call_may_schedule_another_that_is_due() -> None:
     timers = Timers()
     made: list[float] = []
-    timers.schedule(1.0, lambda now: timers.schedule(now, made.append) and None)
+
+    def again(now: float) -> None:
+        timers.schedule(now, made.append)
+
+    timers.schedule(1.0, again)
     timers.run(1.0)
 
     assert made == [1.0]

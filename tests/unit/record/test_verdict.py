@@ -231,7 +231,7 @@ def test_no_attempt_is_not_started_and_never_agrees() -> None:
 def test_attempt_cut_short_without_a_failure_is_a_failed_device() -> None:
     cut = replace(attempt(1), reached={Stage.TCP: 0.1}, connack_code=None)
 
-    result = judge(replace(FACTS, finished=False), [cut], [], IN_PROD)
+    result = judge(FACTS, [cut], [], IN_PROD)
 
     assert (result.outcome, result.reason) == (
         DeviceOutcome.FAILED,
@@ -271,16 +271,6 @@ def test_refused_and_pending_are_the_same_to_one_who_cannot_ask_the_control_plan
     assert judge(FACTS, DROPPED, None, PENDING_IN_PROD).agrees
     assert judge(FACTS, DROPPED, None, NOWHERE).agrees
     assert not judge(FACTS, DROPPED, [], PENDING_IN_PROD).agrees
-
-
-def test_device_that_had_tries_left_does_not_agree() -> None:
-    result = judge(replace(FACTS, finished=False), DROPPED, [], NOWHERE)
-
-    assert result.reason == "the run ended before its tries were used up"
-
-
-def test_device_that_was_accepted_had_no_need_of_further_tries() -> None:
-    assert judge(replace(FACTS, finished=False), ACCEPTED, [THING], IN_PROD, before=[]).agrees
 
 
 def test_record_where_none_should_have_come_into_being_disagrees() -> None:
