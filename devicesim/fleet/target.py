@@ -16,7 +16,7 @@ from devicesim.pki.identity import load_certificates
 Kind = Literal["emulator", "aws"]
 
 _AMAZON = re.compile(
-    rb"^# Subject: CN=(?:Amazon Root CA|Starfield Services Root)[^\n]*\n(?:#[^\n]*\n)*"
+    rb"^# Subject: CN=Amazon Root CA[^\n]*\n(?:#[^\n]*\n)*"
     rb"(-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----)",
     re.DOTALL | re.MULTILINE,
 )
@@ -63,7 +63,7 @@ def roots(fleet: Fleet, given: tuple[x509.Certificate, ...] | None) -> tuple[x50
 
 
 def amazon_roots() -> tuple[x509.Certificate, ...]:
-    """Amazon Root CA 1 to 4 and the Starfield root that cross-signs them, out of the bundle that botocore ships.
+    """Amazon Root CA 1 to 4, out of the bundle that botocore ships.
 
     Devices are told to trust these and no others (aws-iot-behaviour.md §4.3), so the system's trust store is left out.
     They are picked by the bundle's comments before anything is parsed: it has certificates of others that cryptography

@@ -1,4 +1,4 @@
-"""Admission against the truth table of ``aws-iot-behaviour.md`` §10, row by row; then the settings for what is inferred.
+"""Admission against the truth table of ``aws-iot-behaviour.md`` §10, row by row; then what is set where it is open.
 
 The rows stand in the test ids: ``10b C3 sB`` is table 10b, CA set C3, SNI sB.
 """
@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from devicesim.emulator.admission import (
     Check,
@@ -22,7 +23,7 @@ from devicesim.emulator.admission import (
 )
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.records import AutoRegistrationStatus, CACertificateStatus
-from tests.emulator_support import EPOCH, A, B, C, World, device, template
+from tests.emulator_support import EPOCH, A, B, C, World, device, shared_ca, template
 
 NOT_REGISTERED = Reason.DEVICE_CERTIFICATE_NOT_REGISTERED
 JUNK = "junk.iot.us-east-1.localhost"
@@ -193,8 +194,7 @@ def test_10c_pending_transfer_is_refused_as_inactive() -> None:
         (None, "no policy is attached"),
         ('{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}', "no policy allows"),
         (
-            '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect",'
-            '"Resource":"arn:aws:iot:us-east-1:111111111111:client/other"}]}',
+            ALLOW_ALL.replace('"Resource":"*"', '"Resource":"arn:aws:iot:us-east-1:111111111111:client/other"'),
             "client/c",
         ),
     ],
@@ -432,10 +432,6 @@ class TestClientCertificate:
 
 def _renamed_issuer(certificate: x509.Certificate) -> x509.Certificate:
     """The same certificate with the shared CA's name as issuer, signed by a stranger's key."""
-    from cryptography.hazmat.primitives import hashes
-
-    from tests.emulator_support import shared_ca
-
     key = shared_ca("Other CA").key
     assert key is not None
     builder = (

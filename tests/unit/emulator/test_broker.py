@@ -26,16 +26,16 @@ from devicesim.emulator.settings import Settings
 from tests.emulator_support import V5, V311, B, Client, World, device, will
 
 VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
-MAXIMA = {
-    "receive_maximum": 100,
-    "maximum_qos": 1,
-    "retain_available": 1,
-    "maximum_packet_size": 149_504,
-    "topic_alias_maximum": 8,
-    "wildcard_subscription_available": 1,
-    "subscription_identifier_available": 0,
-    "shared_subscription_available": 0,
-}
+MAXIMA = Properties(
+    receive_maximum=100,
+    maximum_qos=1,
+    retain_available=1,
+    maximum_packet_size=149_504,
+    topic_alias_maximum=8,
+    wildcard_subscription_available=1,
+    subscription_identifier_available=0,
+    shared_subscription_available=0,
+)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ class TestConnect:
     def test_connack_of_5_says_what_is_not_supported(self, world: World) -> None:
         answer = new(world, 0, V5).connect(keep_alive=60)
 
-        assert answer == [ConnAck(properties=Properties(**MAXIMA))]
+        assert answer == [ConnAck(properties=MAXIMA)]
 
     @pytest.mark.parametrize(
         ("asked", "told"), [(0, 1200), (1, 30), (29, 30), (30, None), (1200, None), (65_535, 1200)]
@@ -618,7 +618,8 @@ class TestSessions:
         back.connected("c", clean_start=False)
         for number in range(1, 7):
             back.send(PubAck(packet_id=number))
-        session = back.connection.broker and back.connection.broker.session_of("c")
+        assert back.connection.broker is not None
+        session = back.connection.broker.session_of("c")
 
         assert session is not None
         assert session.dropped == 3

@@ -152,11 +152,14 @@ def test_other_targets_are_refused(registry: Registry, a: Partition, target: str
     assert code_of(lambda: registry.policies.detach(a, "allow", target)) == code
 
 
-def test_certificate_of_another_account_or_region_is_no_target(registry: Registry, a: Partition) -> None:
+@pytest.mark.parametrize(("account", "region"), [(B, REGION), (A, "eu-west-1")])
+def test_certificate_of_another_account_or_region_is_no_target(
+    registry: Registry, a: Partition, account: str, region: str
+) -> None:
     registry.policies.create(a, "allow", document())
-    for partition in (registry.partition(B, REGION), registry.partition(A, "eu-west-1")):
-        other = registry.certificates.register_without_ca(partition, pem(TestCA().leaf()))
-        assert code_of(lambda arn=other.arn: registry.policies.attach(a, "allow", arn)) == "ResourceNotFoundException"
+    other = registry.certificates.register_without_ca(registry.partition(account, region), pem(TestCA().leaf()))
+
+    assert code_of(lambda: registry.policies.attach(a, "allow", other.arn)) == "ResourceNotFoundException"
 
 
 def test_unknown_policy_is_not_found(registry: Registry, a: Partition, leaf: DeviceCertificate) -> None:
