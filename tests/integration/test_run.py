@@ -95,7 +95,7 @@ def test_the_walk_through_is_recorded_to_the_last_connection(tmp_path: Path) -> 
     sent = rows(
         record, "SELECT DISTINCT d.group_name, a.sni_sent IS NULL FROM attempts a JOIN devices d ON d.number = a.device"
     )
-    assert sorted(sent) == [
+    assert sorted(map(tuple, sent)) == [
         ("moved-to-account-2", 0),
         ("name-of-account-1", 0),
         ("name-of-account-2", 0),

@@ -1,0 +1,170 @@
+"""What README claims holds: commands and options, exit codes, fleets, the file shown, what the demo prints."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+
+from devicesim.cli import main as main_module
+from devicesim.cli import output
+from devicesim.errors import DevicesimError, FleetFileError, InputError, TargetError
+from devicesim.fleet.spec import load_fleet, parse_fleet
+from tests.support import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    """The text under a heading, up to the next of the same depth."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Long options that a person sees."""
+    return {
+        max(each.opts, key=len) for each in command.params if isinstance(each, click.Option) and not each.hidden
+    } - {"--help"}
+
+
+def documented() -> dict[str, set[str]]:
+    """Options by verb, as README's list of commands has them."""
+    found: dict[str, set[str]] = {}
+    verb = ""
+    for line in section("Commands").splitlines():
+        if not line.startswith("    "):
+            continue
+        named = re.match(r"    devicesim (\w+)", line)
+        verb = named[1] if named else verb
+        found.setdefault(verb, set()).update(re.findall(r"--[a-z-]+", line))
+    return found
+
+
+def test_every_verb_is_documented() -> None:
+    assert list(documented()) == list(main_module._VERBS)
+
+
+@pytest.mark.parametrize("verb", ["run", "emulate"])
+def test_the_options_of_the_main_verbs_are_all_documented(verb: str) -> None:
+    assert documented()[verb] == options_of(import_module(f"devicesim.cli.{verb}").command)
+
+
+@pytest.mark.parametrize("verb", list(main_module._VERBS))
+def test_no_option_is_documented_that_does_not_exist(verb: str) -> None:
+    assert documented()[verb] <= options_of(import_module(f"devicesim.cli.{verb}").command)
+
+
+def test_exit_codes_are_those_of_the_program() -> None:
+    listed = {int(each) for each in re.findall(r"^\| (\d+) \|", section("Commands"), re.MULTILINE)}
+    errors = {each.exit_code for each in (InputError, TargetError, FleetFileError)}
+
+    assert listed == errors | {
+        output.EXIT_OK,
+        output.EXIT_LOAD,
+        output.EXIT_EXPECTATION,
+        output.EXIT_INTERRUPTED,
+        main_module.EXIT_USAGE,
+    }
+    assert issubclass(InputError, DevicesimError)
+
+
+def test_the_table_of_fleets_is_the_directory_with_the_codes_that_the_files_give() -> None:
+    listed = dict(re.findall(r"^\| `([\w-]+\.toml)` \|.*\| (\d+) \|$", README, re.MULTILINE))
+
+    assert set(listed) == {each.name for each in (ROOT / "fleets").glob("*.toml")}
+    for name, code in listed.items():
+        assert f"exit code {code}" in (ROOT / "fleets" / name).read_text()
+        assert load_fleet(ROOT / "fleets" / name).name == name.removesuffix(".toml")
+
+
+def test_the_fleet_file_shown_is_one() -> None:
+    (text,) = code_blocks(section("Your own fleet"), "toml")
+
+    fleet = parse_fleet(text, ROOT / "fleet.toml")
+    assert fleet.size == 220
+
+
+def normal(text: str) -> list[str]:
+    """The demo's words without what differs from run to run."""
+    text = re.sub(r"finished in [0-9.]+ (?:s|ms)", "finished in TIME", text)
+    text = re.sub(r"Record: .*", "Record: PATH", text)
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
+    (shown,) = code_blocks(section("Two commands"), "text")
+    above, below = shown.split("...\n")
+    assert (ROOT / "scripts" / "demo").read_text().rstrip().endswith('devicesim run fleets/walkthrough.toml "$@"')
+
+    run = subprocess.run(
+        [sys.executable, "-m", "devicesim", "run", ROOT / "fleets" / "walkthrough.toml", "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr
+    printed = normal(run.stdout)
+    assert printed[: len(normal(above))] == normal(above)
+    assert printed[-len(normal(below)) :] == normal(below)
+
+
+def indented_blocks(text: str) -> list[str]:
+    return [textwrap.dedent(each) for each in re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_emulator_can_be_used_as_shown(tmp_path: Path) -> None:
+    """The section's own lines, typed one after the other into a shell."""
+    typed = "\n".join(
+        [
+            "set -eu",
+            "trap 'kill %1; wait' EXIT",
+            "devicesim ca create --out ca > /dev/null",
+            *indented_blocks(section("The emulator")),
+        ]
+    )
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shell = subprocess.run(
+        ["bash", "-c", typed],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+    assert shell.returncode == 0, shell.stderr
+    assert '"registrationCode": "' in shell.stdout
+    assert '"certificateArn": "arn:aws:iot:us-east-1:111111111111:cacert/' in shell.stdout
+    assert json.loads(shell.stdout.splitlines()[-1])
+
+
+def test_scripts_and_files_that_readme_names_exist() -> None:
+    for name in re.findall(r"\bscripts/[\w.]+", README):
+        path = ROOT / name
+        assert path.is_file(), name
+        assert name.endswith(".py") or os.access(path, os.X_OK), name
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_ci_calls_the_one_script() -> None:
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("exec scripts/test")
