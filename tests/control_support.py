@@ -1,18 +1,24 @@
 """What the tests of the emulator's control plane share: a clock that is told the time, certificates of every kind."""
 
+import queue
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
+import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from devicesim.emulator.api import ControlPlane
 from devicesim.emulator.apierrors import invalid_request
+from devicesim.emulator.httpd import ControlPlaneApp, serve_http
 from devicesim.emulator.registry import Registry
 from devicesim.emulator.state.environment import ControlSettings
 
@@ -143,3 +149,44 @@ class TestCA:
 @cache
 def _ca_certificate(subject: str, key: AnyKey, serial: int) -> x509.Certificate:
     return make_certificate(subject, key=key, ca=True, serial=serial)
+
+
+@dataclass(frozen=True)
+class RunningAPI:
+    """A control plane that listens on loopback."""
+
+    api: str
+    """Its URL."""
+
+
+@asynccontextmanager
+async def running_api(registry: Registry) -> AsyncIterator[RunningAPI]:
+    """Serve the control plane alone for as long as the block lasts."""
+    control_plane = ControlPlane(registry)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(serve_http, ControlPlaneApp(control_plane), "127.0.0.1")
+        yield RunningAPI(f"http://127.0.0.1:{port}")
+        nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def running_api_in_a_thread(registry: Registry) -> Iterator[RunningAPI]:
+    """The same for tests that block: boto3, subprocesses."""
+    ready: queue.Queue[RunningAPI] = queue.Queue()
+    stop = trio.Event()
+    token: list[trio.lowlevel.TrioToken] = []
+
+    async def run() -> None:
+        token.append(trio.lowlevel.current_trio_token())
+        async with running_api(registry) as running:
+            ready.put(running)
+            await stop.wait()
+
+    thread = threading.Thread(target=trio.run, args=(run,), daemon=True)
+    thread.start()
+    try:
+        yield ready.get(timeout=20)
+    finally:
+        token[0].run_sync_soon(stop.set)
+        thread.join(timeout=20)
+        assert not thread.is_alive()

@@ -55,13 +55,22 @@ ROLE = "arn:aws:iam::111111111111:role/provisioning"
 ALLOW_ALL = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
 
 
-@cache
 def shared_ca(name: str = "Shared CA") -> Authority:
+    """The same for each name: a cache on this function would tell ``shared_ca()`` from ``shared_ca("Shared CA")``."""
+    return _authority(name)
+
+
+@cache
+def _authority(name: str) -> Authority:
     return new_shared_authority(name, KeyType.EC_P256, now=EPOCH, validity=timedelta(days=3650))
 
 
-@cache
 def device(index: int = 0, ca_name: str = "Shared CA") -> Identity:
+    return _device(index, ca_name)
+
+
+@cache
+def _device(index: int, ca_name: str) -> Identity:
     subject = Subject(
         common_name="robot-{index:06d}",
         serial_number="SN{index:04d}",

@@ -172,6 +172,10 @@ class ServerEnd:
             self.tls.bio_write(data)
         return bool(data)
 
+    async def send_pending(self) -> None:
+        """What TLS has ready."""
+        await self._flush()
+
     async def _flush(self) -> None:
         while True:
             try:

@@ -37,8 +37,8 @@ class ControlPlane:
         self._registry = registry
         self._access_keys = dict(access_keys or {})
         self._default_account = default_account
-        self._iot = RestJSON(session.get_service_model("iot"))
-        self._sts = AWSQuery(session.get_service_model("sts"))
+        self.iot = RestJSON(session.get_service_model("iot"))
+        self.sts = AWSQuery(session.get_service_model("sts"))
 
     def request_id(self) -> str:
         return self._registry.environment.uuid()
@@ -58,8 +58,8 @@ class ControlPlane:
     def refuse(self, request: HTTPRequest, error: APIError, request_id: str) -> HTTPResponse:
         """An error in the protocol that the request speaks."""
         if _speaks_query(request):
-            return self._sts.serialise_error(error, request_id)
-        return self._iot.serialise_error(error)
+            return self.sts.serialise_error(error, request_id)
+        return self.iot.serialise_error(error)
 
     def failure(self, request: HTTPRequest, request_id: str) -> HTTPResponse:
         """The answer to a request in which the emulator failed."""
@@ -67,16 +67,16 @@ class ControlPlane:
         return self.refuse(request, APIError("InternalFailureException", message), request_id)
 
     def _call_iot(self, caller: Caller, request: HTTPRequest) -> HTTPResponse:
-        operation = self._iot.route(request.method, request.path)
+        operation = self.iot.route(request.method, request.path)
         handler = _handler(table.IOT, operation)
-        call = self._call(caller, operation, self._iot.parse(operation, request))
-        return self._iot.serialise(operation, handler(call))
+        call = self._call(caller, operation, self.iot.parse(operation, request))
+        return self.iot.serialise(operation, handler(call))
 
     def _call_sts(self, caller: Caller, request: HTTPRequest, request_id: str) -> HTTPResponse:
-        operation = self._sts.route(request)
+        operation = self.sts.route(request)
         handler = _handler(table.STS, operation)
-        call = self._call(caller, operation, self._sts.parse(operation, request))
-        return self._sts.serialise(operation, handler(call), request_id)
+        call = self._call(caller, operation, self.sts.parse(operation, request))
+        return self.sts.serialise(operation, handler(call), request_id)
 
     def _call(self, caller: Caller, operation: OperationModel, parameters: Mapping[str, object]) -> Call:
         return Call(

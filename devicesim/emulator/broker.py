@@ -42,6 +42,8 @@ from devicesim.emulator.settings import Settings
 from devicesim.emulator.timers import Timers
 
 _SHARED: Final = "$share/"
+_PUBLISH: Final = ("iot:Publish",)
+_PUBLISH_RETAINED: Final = ("iot:Publish", "iot:RetainPublish")
 _FOR_EVER: Final = 0xFFFF_FFFF  # Session Expiry Interval (3.1.2.11.2)
 
 
@@ -107,10 +109,6 @@ class Broker:
         connection.keep_alive_timeout = keep_alive * settings.keep_alive_factor
         connection.last_packet = now
         asked = packet.properties
-        if asked.receive_maximum is not None:
-            connection.send_window = min(settings.max_inflight, asked.receive_maximum)
-        connection.max_outbound_packet = asked.maximum_packet_size
-        connection.problem_information = asked.request_problem_information != 0
         properties = NO_PROPERTIES
         if connection.is_v5:
             shortened = (asked.session_expiry_interval or 0) != session.expiry
@@ -197,7 +195,8 @@ class Broker:
 
     def _start_will(self, session: Session, will: Will, connection: Connection, now: float) -> None:
         """Publish after the will's delay, or when the session ends before that (3.1.3.2.2)."""
-        if not connection.permissions.allows("iot:Publish", "topic", will.topic):
+        actions = _PUBLISH_RETAINED if will.retain else _PUBLISH
+        if not all(connection.permissions.allows(action, "topic", will.topic) for action in actions):
             session.will = None
             return
         delay = min(will.properties.will_delay_interval or 0, session.expiry)
@@ -329,8 +328,7 @@ class Broker:
         if properties.response_topic is not None and topics.has_wildcard(properties.response_topic):
             connection.fail(ReasonCode.TOPIC_NAME_INVALID, "response topic has a wildcard")  # MQTT-3.3.2-14
             return
-        actions = ("iot:Publish", "iot:RetainPublish") if packet.retain else ("iot:Publish",)
-        for action in actions:
+        for action in _PUBLISH_RETAINED if packet.retain else _PUBLISH:
             if not connection.permissions.allows(action, "topic", topic):
                 self._refuse_publish(connection, packet, ReasonCode.NOT_AUTHORIZED, f"{action} on {topic!r} denied")
                 return

@@ -163,7 +163,16 @@ class Connection:
             return None
         if packet is not None:
             self.last_packet = now
+        if isinstance(packet, Connect) and self.phase is Phase.WAITING:
+            self._take_limits(packet.properties)
         return packet
+
+    def _take_limits(self, asked: Properties) -> None:
+        """What the client says that it can take (MQTT 5)."""
+        if asked.receive_maximum is not None:
+            self.send_window = min(self.settings.max_inflight, asked.receive_maximum)
+        self.max_outbound_packet = asked.maximum_packet_size
+        self.problem_information = asked.request_problem_information != 0
 
     def send(self, packet: Packet) -> bool:
         """Queue ``packet``; ``False`` when the client will never see it."""
@@ -173,8 +182,9 @@ class Connection:
         if self.max_outbound_packet is not None and len(data) > self.max_outbound_packet:
             if isinstance(packet, Publish):
                 return False  # dropped as if it had been sent (MQTT-3.1.2-25)
-            if isinstance(packet, ConnAck | PingReq | PingResp | Connect):
-                self._give_up_small(len(data))
+            accepted = isinstance(packet, ConnAck) and packet.reason_code == ReasonCode.SUCCESS
+            if accepted or isinstance(packet, PingReq | PingResp | Connect):
+                self._give_up_small(len(data))  # what CONNACK 0 says cannot be left out
                 return False
             data = encode(replace(packet, properties=NO_PROPERTIES), self.version)  # no reason string (MQTT-3.1.2-24)
             if len(data) > self.max_outbound_packet:

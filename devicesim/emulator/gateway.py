@@ -17,7 +17,6 @@ import errno
 import logging
 import selectors
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,8 +43,9 @@ _ACCEPT_PAUSE = 0.1
 _OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _READ_SIZE = 16 * 1024
 """A TLS record."""
-_READS_PER_TURN = 8
-"""Records that one connection may send before others have their turn."""
+_READS_PER_TURN = 4
+"""Records that one connection may send before others have their turn. OpenSSL reads no further than the record it is
+asked for (``read_ahead`` is off), so what is left stays in the socket, whose events are level-triggered."""
 _WRITE_SIZE = 64 * 1024
 _TURN = 0.005
 """Seconds of work after which other tasks (the control plane's) have theirs."""
@@ -120,8 +120,6 @@ class Gateway:
         self._selector = selectors.DefaultSelector()
         self._links: dict[int, _Link] = {}
         self._doors: dict[SSL.Connection, Door] = {}
-        self._again: deque[_Link] = deque()
-        """Links that had more to read than their turn allowed."""
         self._sleep: trio.CancelScope | None = None
         self.accepted = 0
         plane.wake = self.wake
@@ -208,22 +206,14 @@ class Gateway:
         while True:
             now = trio.current_time()
             self._tick(now)
-            if self._again:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._wait(now)
-            await self._turn(self._events())
+            await self._wait(now)
+            await self._turn([(key.data, mask) for key, mask in self._selector.select(0)])
 
     async def _wait(self, now: float) -> None:
         deadline = max(self._plane.timers.next(), now + _TICK)
         with trio.CancelScope(deadline=deadline) as self._sleep:
             await trio.lowlevel.wait_readable(self._selector.fileno())
         self._sleep = None
-
-    def _events(self) -> list[tuple[_Link, int]]:
-        again = [(link, selectors.EVENT_READ) for link in self._again]
-        self._again.clear()
-        return again + [(key.data, mask) for key, mask in self._selector.select(0)]
 
     async def _turn(self, events: list[tuple[_Link, int]]) -> None:
         started = trio.current_time()
@@ -309,7 +299,6 @@ class Gateway:
                 self._plane.lost(connection, servertls.describe(exc), now)
                 return
             self._plane.receive(connection, data, now)
-        self._again.append(link)
 
     def _move_ready(self, now: float) -> None:
         """Write what the last decisions queued, in the order in which they queued it."""

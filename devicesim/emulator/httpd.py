@@ -1,4 +1,4 @@
-"""HTTP on trio, by hypercorn: :func:`serve_http` for every port of the emulator, and the control plane's ASGI app."""
+"""HTTP on trio, by hypercorn: :func:`serve_http` for every port of the emulator, and the control plane as ASGI."""
 
 import logging
 import socket

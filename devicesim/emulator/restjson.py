@@ -5,7 +5,6 @@ parameters out, and back; what an operation does is no concern of this module.
 """
 
 import base64
-import binascii
 import json
 import math
 import re
@@ -328,7 +327,7 @@ def _read_timestamp(value: Any, shape: Shape, path: str) -> float:
 def _read_blob(value: Any, shape: Shape, path: str) -> bytes:
     try:
         return base64.b64decode(_read_string(value, shape, path), validate=True)
-    except binascii.Error:
+    except ValueError:
         raise _unexpected(value, path, "base64") from None
 
 

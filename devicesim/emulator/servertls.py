@@ -116,7 +116,7 @@ def describe(error: SSL.Error) -> str:
     """One line for an OpenSSL error: the reasons of its queue."""
     if isinstance(error, SSL.ZeroReturnError):
         return "the client closed the connection with close_notify"
-    if isinstance(error, SSL.SysCallError):
+    if isinstance(error, SSL.SysCallError) and error.args:
         number, text = (*error.args, "")[:2]
         return "the client closed the connection" if number == -1 else f"{text or number}"
     queue = error.args[0] if error.args else []

@@ -117,7 +117,10 @@ class Ready:
 
 
 async def serve(config: EmulatorConfig, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED) -> None:
-    """Run the emulator until cancelled. ``OSError`` when an address cannot be had."""
+    """Run the emulator until cancelled.
+
+    Raises ``OSError`` when an address cannot be had, ``ValueError`` for an account id that is not twelve digits.
+    """
     generator = random.Random(config.seed)  # noqa: S311 - delays and ids of an emulator, and repeatable when asked
     randbytes = secrets.token_bytes if config.seed is None else generator.randbytes
     registry = Registry(
@@ -126,6 +129,8 @@ async def serve(config: EmulatorConfig, *, task_status: trio.TaskStatus[Ready] =
         template_validator=validate_template,
         settings=config.settings.control,
     )
+    for account in config.accounts:
+        registry.partition(account.account_id, account.region)
     plane = DataPlane(
         registry,
         settings=config.settings,
@@ -141,14 +146,22 @@ async def serve(config: EmulatorConfig, *, task_status: trio.TaskStatus[Ready] =
         control_plane = ControlPlane(
             registry, access_keys={account.name: account.account_id for account in config.accounts}
         )
+        refused: OSError | None = None
         async with trio.open_nursery() as nursery:
             front_door = Gateway(plane, contexts, tuple(listeners.values()))
             await nursery.start(front_door.run)
-            api_port = await nursery.start(serve_http, ControlPlaneApp(control_plane), config.host, config.api_port)
-            admin_port = await nursery.start(serve_http, AdminApp(plane), config.host, config.admin_port)
-            ready = _ready(config, registry, listeners, ca_file, api_port, admin_port)
-            _log.info("ready: %s", ready)
-            task_status.started(ready)
+            try:
+                api_port = await nursery.start(serve_http, ControlPlaneApp(control_plane), config.host, config.api_port)
+                admin_port = await nursery.start(serve_http, AdminApp(plane), config.host, config.admin_port)
+            except OSError as exc:  # to be raised as itself, not in the nursery's group
+                refused = exc
+                nursery.cancel_scope.cancel()
+            else:
+                ready = _ready(config, registry, listeners, ca_file, api_port, admin_port)
+                _log.info("ready: %s", ready)
+                task_status.started(ready)
+        if refused is not None:
+            raise refused
 
 
 def _ready(

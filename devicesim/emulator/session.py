@@ -103,7 +103,7 @@ class Session:
         self.dropped += 1
         if connection is not None:
             detail = f"client does not acknowledge: {self.pending} QoS 1 messages wait"
-            connection.fail(ReasonCode.RECEIVE_MAXIMUM_EXCEEDED, detail, reason=DisconnectReason.THROTTLED)
+            connection.fail(ReasonCode.QUOTA_EXCEEDED, detail, reason=DisconnectReason.THROTTLED)
 
     def acknowledge(self, packet_id: int, now: float) -> None:
         """The client's PUBACK. One for an identifier that is not in flight is ignored: it can be late (4.4)."""

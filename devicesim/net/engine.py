@@ -251,6 +251,8 @@ class Engine:
         """The packet id, by which a QoS 1 message is answered. ``ValueError`` for a topic with wildcards."""
         if qos not in (0, 1):
             raise ValueError(f"QoS {qos!r} is not 0 or 1")
+        if not topic:  # paho lets it pass in MQTT 5, where it means an alias
+            raise ValueError("topic '' is empty")
         if qos == 1 and self._unacknowledged is None:
             self._unacknowledged = set()
             # set this late, for where it is set paho makes a Properties object a QoS 0 message

@@ -46,6 +46,13 @@ class ConnectionFailed(DevicesimError):  # noqa: N818 - says what happened, as t
         self.failure = failure
 
 
+class EndOfStreamError(Exception):
+    """TCP's end of stream, where TLS had not said close_notify."""
+
+    def __init__(self) -> None:
+        super().__init__("end of stream without close_notify")
+
+
 class PacketError(Exception):
     """The peer's bytes are not MQTT, or not the packet that must stand there."""
 
@@ -263,6 +270,7 @@ TABLE: tuple[tuple[type[BaseException], Row], ...] = (
     (VerificationError, _name_mismatch),
     (CertificateError, _name_mismatch),
     (trio.TooSlowError, _timeout),
+    (EndOfStreamError, _closed),
     (trio.ClosedResourceError, _closed),
     (trio.BrokenResourceError, _closed),
     (trio.EndOfChannel, _closed),

@@ -15,7 +15,6 @@ How it hangs together:
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from math import inf
 from types import TracebackType
 
 import trio
@@ -33,11 +32,16 @@ from devicesim.net.engine import (
     QoS,
     Version,
 )
-from devicesim.net.failures import FOREIGN, ConnectionFailed, PahoError, failure_from
-from devicesim.net.tls import Deadlines, TLSConnection, TLSContext, open_tls, under_way
+from devicesim.net.failures import FOREIGN, ConnectionFailed, EndOfStreamError, PahoError, failure_from
+from devicesim.net.inbox import Inbox
+from devicesim.net.keepalive import KeepAlive
+from devicesim.net.stream import RECORD_BYTES, TLSConnection
+from devicesim.net.tls import Deadlines, TLSContext, open_tls, under_way
 from devicesim.outcome import Failure, FailureKind, Stage, Trace
 from devicesim.pki.identity import Identity
 
+FAIR_SHARE = 16
+"""Reads, of a TLS record at most each, before other tasks have their turn and the inbox is looked at."""
 HIGH_WATER = 64 * 1024
 """Bytes that may wait for a socket that takes no more before ``publish`` waits too."""
 
@@ -91,7 +95,6 @@ class MQTTClient:
     """
 
     __slots__ = (
-        "_arrived",
         "_closing",
         "_connack",
         "_deadlines",
@@ -100,12 +103,9 @@ class MQTTClient:
         "_failure",
         "_inbox",
         "_keep_alive",
-        "_last_sent",
         "_nursery",
         "_over",
         "_over_event",
-        "_ping_deadline",
-        "_reading",
         "_requests",
         "_settings",
         "_slot_holders",
@@ -124,21 +124,15 @@ class MQTTClient:
         self._deadlines = deadlines
         self._trace = trace
         self._connack: Connack | None = None
-        self._keep_alive: float = settings.keep_alive or inf
-        self._last_sent = -inf
-        self._ping_deadline = inf
-        """When the PINGRESP that is awaited is late; ``inf`` while none is."""
+        self._keep_alive = KeepAlive(settings.keep_alive, deadlines.request, trio.current_time())
         self._requests: dict[int, _Request] = {}
         self._slots: trio.Semaphore | None = None
         """Where the server takes fewer QoS 1 messages at once than paho sends, one for each that it takes."""
         self._slot_holders: set[int] | None = None
-        self._arrived: list[Message] = []
-        self._inbox: tuple[trio.MemorySendChannel[Message], trio.MemoryReceiveChannel[Message]] | None = None
+        self._inbox = Inbox(settings.receive_buffer)
         self._nursery: trio.Nursery | None = None
         self._drained: trio.Event | None = None
         """Set by the task that writes what the socket did not take, when it is done; ``None`` while there is none."""
-        self._reading = True
-        """Whether anything more may come into the inbox."""
         self._over = False
         self._over_event: trio.Event | None = None
         self._closing = False
@@ -198,7 +192,7 @@ class MQTTClient:
     async def receive(self) -> Message:
         """The next message. What arrived before the connection ended is still had, then ConnectionFailed raised."""
         try:
-            return await self._open_inbox()[1].receive()
+            return await self._inbox.receive()
         except trio.EndOfChannel:
             self._require_open()
             raise
@@ -219,23 +213,24 @@ class MQTTClient:
         trace, deadlines = self._trace, self._deadlines
         self._engine.connect(keep_alive=self._settings.keep_alive, session_expiry=self._settings.session_expiry)
         with under_way(Stage.CONNECT, deadlines.connect, trace):
-            self._write()
-            while self._engine.outbound:
+            while not self._write():
                 await self._tls.wait_writable()
-                self._write()
         trace.reach(Stage.CONNECT, clock())
         with under_way(Stage.CONNACK, deadlines.connack, trace):
             while self._connack is None:
-                if not self._tls.pending():
+                try:
+                    self._engine.feed(self._tls.receive_nowait())
+                except trio.WouldBlock:
                     await self._tls.wait_readable()
-                self._read()
-        connack = self._connack
+                else:
+                    self._handle_events()  # up to CONNACK; what came with it is the session's
+        connack: Connack = self._connack
         trace.reach(Stage.CONNACK, clock())
         trace.connack_code = connack.code
         if connack.code != 0:
             raise ConnectionFailed(Failure(kind=FailureKind.CONNACK_REFUSED, stage=Stage.CONNACK, detail=connack.words))
         if connack.keep_alive is not None:
-            self._keep_alive = connack.keep_alive or inf
+            self._keep_alive = KeepAlive(connack.keep_alive, deadlines.request, trio.current_time())
         if connack.receive_maximum is not None and 0 < connack.receive_maximum < IN_FLIGHT:
             self._slots = trio.Semaphore(connack.receive_maximum)
             self._slot_holders = set()
@@ -244,66 +239,39 @@ class MQTTClient:
 
     async def _run(self) -> None:
         """Read and keep alive until the connection ends. Ends without an exception."""
-        self._flush()
-        await self._deliver()
+        more = True
         while not self._over:
             try:
-                with trio.CancelScope(deadline=min(self._ping_deadline, self._last_sent + self._keep_alive)):
-                    await self._tls.wait_readable()
-                self._read()
-                self._keep_alive_tick(reading=True)
+                if not more:
+                    with trio.CancelScope(deadline=self._keep_alive.deadline):
+                        await self._tls.wait_readable()
+                more = self._read()
+                self._keep_up(reading=True)
             except _ENDS as exc:
                 self._end(exc)
             self._flush()
-            await self._deliver()
-        self._reading = False
-        if self._inbox is not None:
-            self._inbox[0].close()
+            while not await self._inbox.deliver(self._keep_alive.ping_at):
+                self._keep_up(reading=False)  # a full inbox does not stop our side of it
+                self._flush()
+            if more:
+                await trio.lowlevel.checkpoint()
+        self._inbox.close()
 
-    async def _deliver(self) -> None:
-        """Put what has arrived into the inbox; while that is full, keep our side of the keep-alive."""
-        while self._arrived:
-            inbox = self._open_inbox()[0]
-            try:
-                inbox.send_nowait(self._arrived[0])
-            except trio.WouldBlock:
-                with trio.CancelScope(deadline=self._last_sent + self._keep_alive) as scope:
-                    await inbox.send(self._arrived[0])
-                if scope.cancelled_caught:
-                    self._keep_alive_tick(reading=False)
-                    self._flush()
-                    continue
-            self._arrived.pop(0)
-
-    def _open_inbox(self) -> tuple[trio.MemorySendChannel[Message], trio.MemoryReceiveChannel[Message]]:
-        if self._inbox is None:
-            self._inbox = trio.open_memory_channel[Message](self._settings.receive_buffer)
-            if not self._reading:
-                self._inbox[0].close()
-        return self._inbox
-
-    def _keep_alive_tick(self, *, reading: bool) -> None:
-        """Send PINGREQ when it is time, and miss the PINGRESP when it is late.
-
-        While nothing is read an answer cannot be seen, and its lateness is not the server's.
-        """
+    def _keep_up(self, *, reading: bool) -> None:
         now = trio.current_time()
-        if self._ping_deadline is not inf and not reading:
-            self._ping_deadline = now + self._deadlines.request
-        if now >= self._ping_deadline:
+        if not reading:
+            self._keep_alive.excuse(now)
+        if self._keep_alive.is_late(now):
             raise trio.TooSlowError(f"no PINGRESP within {self._deadlines.request:g} s")
-        if now >= self._last_sent + self._keep_alive:
+        if now >= self._keep_alive.ping_at:
             self._engine.ping()
-            self._last_sent = now
-            if self._ping_deadline is inf:
-                self._ping_deadline = now + self._deadlines.request
+            self._keep_alive.pinged(now)
 
     async def _drain(self, drained: trio.Event) -> None:
         """Write what the socket did not take, while :meth:`_run` goes on reading."""
         try:
-            while self._engine.outbound and not self._over:
+            while not self._over and not self._write():
                 await self._tls.wait_writable()
-                self._write()
         except _ENDS as exc:
             self._end(exc)
         finally:
@@ -349,82 +317,84 @@ class MQTTClient:
         """Nobody reads or writes any more; whoever still waits is told that it is closed."""
         self._closing = True
         self._wake_all()
-        self._reading = False
-        if self._inbox is not None:
-            self._inbox[0].close()
+        self._inbox.close()
         self._engine.release()
 
     # --- bytes, both ways; none of this waits
 
-    def _read(self) -> None:
-        """Take what there is, to the last byte that TLS has decrypted: those no longer make the socket readable."""
-        while True:
-            try:
-                data = self._tls.receive_nowait()
-            except trio.WouldBlock:
-                return
-            self._take(data)
-            if not self._tls.pending():
-                return
+    def _read(self) -> bool:
+        """Take what there is; whether there may be more than a fair share of it.
 
-    def _take(self, data: bytes) -> None:
-        engine = self._engine
-        engine.feed(data)
-        while (event := engine.next_event()) is not None:
+        To be asked again without waiting then: what TLS has buffered does not make the socket readable.
+        """
+        for _ in range(FAIR_SHARE):
+            self._handle_events()
+            try:
+                self._engine.feed(self._tls.receive_nowait())
+            except trio.WouldBlock:
+                return False
+        self._handle_events()
+        return True
+
+    def _handle_events(self) -> None:
+        while (event := self._engine.next_event()) is not None:
             match event:
                 case Message():
-                    self._arrived.append(event)
+                    self._inbox.put(event)
                 case Answer():
                     self._answered(event)
                 case Pong():
-                    self._ping_deadline = inf
+                    self._keep_alive.ponged()
                 case Disconnect():
                     raise ConnectionFailed(
                         Failure(kind=FailureKind.DISCONNECTED_BY_SERVER, stage=Stage.SESSION, detail=event.words)
                     )
                 case Connack():
                     self._connack = event
-                    if event.code != 0:
-                        return
+                    return
 
     def _flush(self) -> None:
         """Write what there is; leave to a task what the socket does not take. A failure ends the connection."""
         if self._drained is not None or self._over:
             return
         try:
-            self._write()
+            written = self._write()
         except _ENDS as exc:
             self._end(exc)
         else:
-            if self._engine.outbound:
+            if not written:
                 assert self._nursery is not None
                 self._drained = trio.Event()
                 self._nursery.start_soon(self._drain, self._drained)
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
+        """Write what there is, as far as the socket takes it; whether it took all."""
         outbound = self._engine.outbound
-        while outbound:
-            try:
-                sent = self._tls.send_nowait(outbound[:HIGH_WATER])
-            except trio.WouldBlock:
-                return
-            except FOREIGN as exc:
-                raise self._reason_behind(exc) from exc
-            del outbound[:sent]
-            self._last_sent = trio.current_time()
+        try:
+            while outbound:
+                taken = self._tls.send_nowait(outbound[:RECORD_BYTES])
+                del outbound[:taken]
+                self._keep_alive.sent(trio.current_time())
+            self._tls.flush_nowait()
+        except trio.WouldBlock:
+            return False
+        except FOREIGN as exc:
+            raise self._reason_behind(exc) from exc
+        return True
 
     def _reason_behind(self, exc: BaseException) -> BaseException:
         """What to tell of a failed write: the server's own words, where it said some before it hung up."""
         try:
             while True:
-                self._take(self._tls.receive_nowait())
+                self._engine.feed(self._tls.receive_nowait())
+                self._handle_events()
         except trio.WouldBlock:
             return exc
         except ConnectionFailed as told:
             return told
         except FOREIGN as told:
-            # of the same type it is "end of stream" after a reset: less than what is known
-            return exc if type(told) is type(exc) else told
+            # after a failed write the socket itself has nothing to tell but its end
+            return exc if isinstance(told, EndOfStreamError | OSError) else told
 
     # --- requests
 

@@ -20,7 +20,9 @@ async def dial(host: str, port: int) -> socket.socket:
     family = _literal_family(host)
     if family is None:
         stream = await trio.open_tcp_stream(host, port)
-        return socket.socket(fileno=stream.socket.detach())
+        sock = socket.socket(fileno=stream.socket.detach())
+        sock.setblocking(False)
+        return sock
     sock = socket.socket(family, socket.SOCK_STREAM)
     done = False
     try:

@@ -18,7 +18,6 @@ How it hangs together:
 import ipaddress
 import os
 import re
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,14 +34,13 @@ from service_identity.exceptions import CertificateError, VerificationError
 from devicesim.errors import InputError, KeyMaterialError
 from devicesim.net import tcp
 from devicesim.net.failures import FOREIGN, ChainError, ConnectionFailed, alert_name, failure_from
+from devicesim.net.stream import TLSConnection
 from devicesim.outcome import Alert, Stage, Trace
 from devicesim.pki.identity import Identity
 
 Version = Literal["TLSv1.2", "TLSv1.3"]
 Group = Literal["P-256", "P-384", "P-521", "any"]
 
-RECORD_BYTES = 16_384
-"""Largest plaintext of one TLS record (RFC 8446, 5.1): a read of this size empties a record."""
 MAX_SERVER_NAME = 255
 """OpenSSL's limit of a server name; pyOpenSSL would drop a longer one without a word."""
 
@@ -167,18 +165,13 @@ class _Peer:
     It must not lead back to the connection: a reference cycle would keep its buffers until the collector comes round.
     """
 
-    __slots__ = ("close_notified", "refusal", "trace", "verified", "verify_name")
+    __slots__ = ("refusal", "trace", "verified", "verify_name")
 
     def __init__(self, verify_name: str, trace: Trace) -> None:
         self.verify_name = verify_name
         self.trace = trace
         self.refusal: Exception | None = None
         self.verified = False
-        self.close_notified = False
-
-    def end_of_stream(self) -> SSL.Error:
-        """OpenSSL's exception for the end that it was: close_notify, or a FIN without one."""
-        return SSL.ZeroReturnError() if self.close_notified else SSL.SysCallError(-1, "Unexpected EOF")
 
 
 class TLSContext:
@@ -195,8 +188,7 @@ class TLSContext:
         context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_NO_AUTO_CHAIN)
         # AWS gives out no session tickets (aws-iot-behaviour.md 4.3): every handshake is a full one, and verified
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        # without the last OpenSSL answers a bare FIN with decode_error, which devices do not; MQTT frames itself
-        context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_IGNORE_UNEXPECTED_EOF)
+        context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
         curve = _CURVES[settings.group]
         if curve is not None:
             context.set_tmp_ecdh(curve)
@@ -219,11 +211,9 @@ class TLSContext:
             context.set_keylog_callback(_key_logger(key_log))
         self._context = context
 
-    def connection(
-        self, sock: socket.socket, identity: Identity | None, server_name: bytes | None, peer: "_Peer"
-    ) -> SSL.Connection:
-        """A client connection on ``sock``, its handshake still to be done."""
-        connection = SSL.Connection(self._context, sock)
+    def _connection(self, identity: Identity | None, server_name: bytes | None, peer: _Peer) -> SSL.Connection:
+        """A client connection on buffers in memory, its handshake still to be done."""
+        connection = SSL.Connection(self._context, None)
         connection.set_app_data(peer)
         connection.set_connect_state()
         if server_name is not None:
@@ -270,138 +260,6 @@ class TLSContext:
         self._names_verified.add((certificate, name))
 
 
-class TLSConnection:
-    """An established, verified TLS connection. Reading and writing never block; waiting is separate.
-
-    ``receive_nowait`` and ``send_nowait`` raise OpenSSL's own exceptions, for only the caller knows the stage at
-    which they are to be told. One task at a time may wait in either direction.
-    """
-
-    __slots__ = ("_broken", "_closed", "_read_wants_write", "_socket", "_ssl")
-
-    def __init__(self, connection: SSL.Connection, sock: socket.socket) -> None:
-        self._ssl = connection
-        self._socket = sock
-        self._read_wants_write = False
-        self._broken = False
-        self._closed = False
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "broken" if self._broken else "open"
-        return f"<TLSConnection {state}>"
-
-    @property
-    def alpn_protocol(self) -> str | None:
-        """The protocol that the server picked, or ``None``."""
-        return self._ssl.get_alpn_proto_negotiated().decode("ascii") or None
-
-    @property
-    def group(self) -> str | None:
-        """The key-exchange group agreed on, in OpenSSL's words."""
-        return self._ssl.get_group_name()
-
-    def receive_nowait(self, size: int = RECORD_BYTES) -> bytes:
-        """At least one byte, or :class:`trio.WouldBlock`.
-
-        An end of stream raises ``SSL.ZeroReturnError`` (close_notify) or ``SSL.SysCallError``.
-        """
-        if self._closed:
-            raise trio.ClosedResourceError
-        try:
-            data: bytes = self._ssl.recv(size)
-        except SSL.WantReadError:
-            self._read_wants_write = False
-            raise trio.WouldBlock from None
-        except SSL.WantWriteError:
-            # a key update is to be answered first, and the socket is full
-            self._read_wants_write = True
-            raise trio.WouldBlock from None
-        except SSL.ZeroReturnError:
-            peer: _Peer = self._ssl.get_app_data()
-            raise peer.end_of_stream() from None
-        except SSL.Error:
-            self._broken = True
-            raise
-        return data
-
-    def send_nowait(self, data: bytes | bytearray) -> int:
-        """How many bytes were taken, at least one, or :class:`trio.WouldBlock`.
-
-        After ``WouldBlock`` the same bytes must come first again (more may follow them).
-        """
-        if self._closed:
-            raise trio.ClosedResourceError
-        try:
-            return self._ssl.send(data)
-        except SSL.WantWriteError:
-            # never WantReadError: renegotiation, the one thing for which a write would wait for a read, is off
-            raise trio.WouldBlock from None
-        except SSL.Error:
-            self._broken = True
-            raise
-
-    def pending(self) -> int:
-        """Bytes already decrypted and not yet received: the socket will not become readable for their sake."""
-        return 0 if self._closed else self._ssl.pending()
-
-    async def wait_readable(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError
-        if self._read_wants_write:
-            await trio.lowlevel.wait_writable(self._socket)
-        else:
-            await trio.lowlevel.wait_readable(self._socket)
-
-    async def wait_writable(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError
-        await trio.lowlevel.wait_writable(self._socket)
-
-    async def aclose(self, linger: float = 0.0) -> None:
-        """Send close_notify and FIN, wait up to ``linger`` seconds for the server's end, close. Always closes.
-
-        The waiting is what makes it orderly: a close while the server still sends turns into a reset, which may
-        destroy what the server has not read yet.
-        """
-        if self._closed:
-            return
-        try:
-            self.end_sending()
-            if linger > 0 and not self._broken:
-                with trio.move_on_after(linger):
-                    await self._until_end()
-        finally:
-            self.close()
-
-    def end_sending(self) -> None:
-        """Send close_notify and FIN as far as that goes without waiting."""
-        if self._closed:
-            return
-        if not self._broken:
-            try:
-                self._ssl.shutdown()
-            except SSL.Error:
-                self._broken = True
-        tcp.shut_down_writing(self._socket)
-
-    def close(self) -> None:
-        """Close the socket now. May be called again."""
-        if self._closed:
-            return
-        self._closed = True
-        trio.lowlevel.notify_closing(self._socket)
-        self._socket.close()
-
-    async def _until_end(self) -> None:
-        while True:
-            try:
-                self.receive_nowait()
-            except trio.WouldBlock:
-                await self.wait_readable()
-            except SSL.Error:
-                return
-
-
 async def open_tls(
     context: TLSContext,
     address: tuple[str, int],
@@ -427,17 +285,25 @@ async def open_tls(
     try:
         trace.reach(Stage.TCP, clock())
         peer = _Peer(verify_name, trace)
-        connection = context.connection(sock, identity, sni, peer)
+        connection = TLSConnection(context._connection(identity, sni, peer), sock)
         with under_way(Stage.TLS, deadlines.tls, trace):
-            await _shake_hands(connection, sock, peer)
+            try:
+                await connection.handshake()
+            except SSL.Error as exc:
+                if peer.refusal is not None:
+                    raise peer.refusal from exc
+                raise
+        if not peer.verified:
+            # OpenSSL verifies in every full handshake, and sessions are never resumed
+            raise RuntimeError("the handshake was completed without verifying the server")
         trace.reach(Stage.TLS, clock())
-        trace.tls_version = connection.get_protocol_version_name()
-        trace.cipher = connection.get_cipher_name()
+        trace.tls_version = connection.version
+        trace.cipher = connection.cipher
         done = True
     finally:
         if not done:
             tcp.close_after_alert(sock)
-    return TLSConnection(connection, sock)
+    return connection
 
 
 @lru_cache(maxsize=4096)
@@ -466,36 +332,14 @@ def check_verify_name(name: str) -> None:
         raise ValueError(f"name to verify {name!r} is neither a DNS name in ASCII nor an IP address")
 
 
-async def _shake_hands(connection: SSL.Connection, sock: socket.socket, peer: _Peer) -> None:
-    while True:
-        try:
-            connection.do_handshake()
-        except SSL.WantReadError:
-            await trio.lowlevel.wait_readable(sock)
-        except SSL.WantWriteError:
-            await trio.lowlevel.wait_writable(sock)
-        except SSL.ZeroReturnError:
-            raise peer.end_of_stream() from None
-        except SSL.Error as exc:
-            if peer.refusal is not None:
-                raise peer.refusal from exc
-            raise
-        else:
-            break
-    if not peer.verified:
-        # OpenSSL verifies in every full handshake, and sessions are never resumed
-        raise RuntimeError("the handshake was completed without verifying the server")
-
-
 def _on_info(connection: SSL.Connection, where: int, value: int) -> None:
     """OpenSSL's info callback: called some 17 times a handshake (10 µs in all, measured), of which alerts are kept."""
     if not where & SSL.SSL_CB_ALERT:
         return
     level, code = value >> 8, value & 0xFF
-    peer: _Peer = connection.get_app_data()
     if code == 0:
-        peer.close_notified = peer.close_notified or bool(where & SSL.SSL_CB_READ)
         return
+    peer: _Peer = connection.get_app_data()
     if code != _USER_CANCELED and connection.get_protocol_version() == SSL.TLS1_3_VERSION:
         level = 2
     if _LEVELS.get(level) == "fatal" and peer.trace.alert is None:

@@ -1,7 +1,9 @@
 """MQTT on real loopback sockets, against a server that says byte by byte what a test wants said."""
 
 import os
+import socket
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 
@@ -223,6 +225,55 @@ async def test_a_tls13_alert_for_the_client_certificate_is_an_alert_not_a_close(
     assert (trace.alert.name, trace.alert.direction) == ("unknown_ca", "received")
 
 
+async def test_an_alert_is_told_also_when_connect_comes_too_late() -> None:
+    """The server has refused and reset before our CONNECT is written; its alert is read all the same.
+
+    The server is a thread, for the test holds the event loop up in between.
+    """
+    served = server_context(server_identity(ENDPOINT), version="TLSv1.3", accept_client=False)
+    trace = new_trace()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        refused = threading.Event()
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                end = SSL.Connection(served, sock)
+                end.set_app_data([])
+                end.set_accept_state()
+                with suppress(SSL.Error):
+                    end.do_handshake()
+            refused.set()
+
+        def clock() -> float:
+            if Stage.TCP in trace.reached:
+                assert refused.wait(TEST_SECONDS)
+            return trio.current_time()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, serve)
+            with trio.fail_after(TEST_SECONDS), pytest.raises(ConnectionFailed) as caught:
+                async with open_mqtt(
+                    tls_context(),
+                    listener.getsockname(),
+                    identity=device(),
+                    server_name=ENDPOINT,
+                    verify_name=ENDPOINT,
+                    client_id="late",
+                    settings=V3,
+                    deadlines=QUICK,
+                    trace=trace,
+                    clock=clock,
+                ):
+                    pytest.fail("connected")
+
+    assert caught.value.failure.kind is FailureKind.TLS_ALERT
+    assert caught.value.failure.detail == "unknown_ca"
+    assert trace.alert is not None
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -310,6 +361,44 @@ async def test_what_is_no_connack_is_a_protocol_error(settings: MQTTSettings, sa
     assert failure.stage is Stage.CONNACK
     assert words in failure.detail
     assert trace.connack_code is None
+
+
+async def test_a_close_right_behind_connack_0_is_of_the_session() -> None:
+    async def handler(end: ServerEnd) -> None:
+        await end.packet()
+        end.tls.sendall(ACCEPT["3.1.1"])
+        end.tls.shutdown()
+        await end.send_pending()
+
+    trace = new_trace()
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with mqtt(address, trace=trace) as client:
+                with pytest.raises(ConnectionFailed) as caught:
+                    await client.wait_closed()
+
+    assert caught.value.failure.kind is FailureKind.CLOSED_AFTER_CONNACK
+    assert trace.connack_code == 0
+    assert Stage.CONNACK in trace.reached
+
+
+async def test_what_comes_with_connack_0_is_of_the_session() -> None:
+    """Also when it is a DISCONNECT in the same record."""
+
+    async def handler(end: ServerEnd) -> None:
+        await end.packet()
+        await end.send(ACCEPT["5"] + b"\xe0\x01\x89")
+
+    trace = new_trace()
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with mqtt(address, V5, trace=trace) as client:
+                with pytest.raises(ConnectionFailed) as caught:
+                    await client.wait_closed()
+
+    assert caught.value.failure.kind is FailureKind.DISCONNECTED_BY_SERVER
+    assert caught.value.failure.detail == "0x89 Server busy"
+    assert trace.connack_code == 0
 
 
 async def test_a_connack_in_pieces_is_read() -> None:

@@ -19,8 +19,9 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from devicesim.errors import InputError, KeyMaterialError
-from devicesim.net.failures import ConnectionFailed
-from devicesim.net.tls import Deadlines, TLSConnection, TLSContext, Version, open_tls
+from devicesim.net.failures import ConnectionFailed, EndOfStreamError, failure_from
+from devicesim.net.stream import TLSConnection
+from devicesim.net.tls import Deadlines, TLSContext, Version, open_tls
 from devicesim.outcome import FailureKind, Stage, Trace
 from devicesim.pki.identity import Identity, load_identity
 from tests.net_support import (
@@ -298,7 +299,7 @@ async def test_the_leaf_goes_with_its_chain_or_alone(version: Version, send_chai
     context = tls_context(maximum_version=version, send_chain=send_chain, roots=(*roots(), device_ca().certificate))
     async with tls_server(handler) as address:
         connection = await connect(address, context, identity=device())
-        with pytest.raises(SSL.Error):
+        with pytest.raises(EndOfStreamError):
             await receive(connection)
         await connection.aclose()
 
@@ -547,6 +548,55 @@ async def test_tls13_refusal_of_the_client_certificate_arrives_after_the_handsha
     assert (trace.alert.direction, trace.alert.name, trace.alert.level) == ("received", "unknown_ca", "fatal")
 
 
+async def test_an_alert_that_a_failed_write_runs_into_is_still_read() -> None:
+    """A server that refuses while our bytes are on their way resets the connection; its alert lies in our socket."""
+    trace = new_trace()
+    refused = trio.Event()
+
+    async def handler(end: ServerEnd) -> None:
+        with contextlib.suppress(SSL.Error):
+            await end.handshake()
+        end.reset()
+        refused.set()
+
+    context = server_context(server_identity(ENDPOINT), version="TLSv1.3", accept_client=False)
+    async with tls_server(handler, context, handshake=False) as address:
+        connection = await connect(address, identity=device(), trace=trace)
+        await refused.wait()
+        with pytest.raises(OSError) as write_failed:
+            connection.send_nowait(b"CONNECT")
+        with pytest.raises(SSL.Error) as read_failed:
+            connection.receive_nowait()
+        connection.close()
+
+    assert failure_from(write_failed.value, Stage.CONNECT).kind is FailureKind.CONNECTION_RESET
+    assert failure_from(read_failed.value, Stage.CONNECT).kind is FailureKind.TLS_ALERT
+    assert trace.alert is not None
+    assert trace.alert.name == "unknown_ca"
+
+
+async def test_an_alert_that_a_failed_write_of_the_handshake_runs_into_is_still_read() -> None:
+    """The server's flight, its alert and its reset are there before we write our answer to the first."""
+
+    async def handler(end: ServerEnd) -> None:
+        end.tls.set_accept_state()
+        end.tls.bio_write(await end.stream.receive_some())
+        with pytest.raises(SSL.WantReadError):
+            end.tls.do_handshake()
+        await end.send_raw(end.tls.bio_read(65_536) + b"\x15\x03\x03\x00\x02\x02\x28")  # fatal, handshake_failure
+        end.reset()
+
+    trace = new_trace()
+    context = server_context(server_identity(ENDPOINT), version="TLSv1.2")
+    async with tls_server(handler, context, handshake=False) as address:
+        error = await failure_of(address, trace=trace)
+
+    assert error.failure.kind is FailureKind.TLS_ALERT
+    assert error.failure.detail == "handshake_failure"
+    assert trace.alert is not None
+    assert trace.alert.direction == "received"
+
+
 async def test_no_common_version_is_an_alert() -> None:
     ends: list[ServerEnd] = []
     context = server_context(server_identity(ENDPOINT), version="TLSv1.3")
@@ -570,7 +620,9 @@ async def test_garbage_is_a_protocol_error_and_the_alert_sent_is_told() -> None:
 
     assert error.failure.kind is FailureKind.TLS_PROTOCOL_ERROR
     assert error.failure.stage is Stage.TLS
-    assert error.failure.detail != ""
+    assert error.failure.detail == "wrong version number"
+    assert trace.alert is not None
+    assert (trace.alert.direction, trace.alert.name) == ("sent", "protocol_version")
 
 
 @pytest.mark.parametrize("after_hello", [True, False])
@@ -719,7 +771,8 @@ async def test_a_closed_connection_says_so() -> None:
             await connection.wait_readable()
         with pytest.raises(trio.ClosedResourceError):
             await connection.wait_writable()
-        assert connection.pending() == 0
+        with pytest.raises(trio.ClosedResourceError):
+            connection.flush_nowait()
         assert repr(connection) == "<TLSConnection closed>"
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,20 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, Devicesim
+from tests.support import ROOT, Devicesim, emulator, start
 
 TIMEOUT = 120.0
-
-
-def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "devicesim", *map(str, arguments)],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def run_fleet(fleet: str | Path, tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -297,19 +285,13 @@ def test_the_table_is_on_standard_output_and_progress_on_standard_error(tmp_path
 
 
 @pytest.fixture
-def running_emulator(tmp_path: Path) -> Iterator[tuple[str, ...]]:
+def running_emulator() -> Iterator[tuple[str, ...]]:
     """An emulator that runs already: the flags with which `run` reaches it."""
-    process = start("emulate", ROOT / "fleets" / "no-sni.toml", cwd=tmp_path)
-    assert process.stdout is not None
-    ready = json.loads(process.stdout.readline())
-    yield (
-        *("--endpoint-url", ready["api"]),
-        *("--connect-to", f"{ready['mqtt']['host']}:{ready['mqtt']['port']}", "--cacert", ready["ca_file"]),
-    )
-    process.terminate()
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 0, err
-    assert out == ""
+    with emulator(ROOT / "fleets" / "no-sni.toml") as ready:
+        yield (
+            *("--endpoint-url", ready["api"]),
+            *("--connect-to", f"{ready['mqtt']['host']}:{ready['mqtt']['port']}", "--cacert", ready["ca_file"]),
+        )
     assert not Path(ready["ca_file"]).exists()
 
 

@@ -35,7 +35,7 @@ from devicesim.emulator.wire import PROPERTIES, REASON_CODES, SUBACK_V311, WILL,
 V311, V5 = ProtocolVersion.V311, ProtocolVersion.V5
 MAX = 149_504
 
-text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 topics = text.filter(bool)
 blobs = st.binary(max_size=12)
 ids = st.integers(1, 0xFFFF)
@@ -139,15 +139,10 @@ def packets(version: ProtocolVersion) -> st.SearchStrategy[Packet]:
         st.tuples(topics, blobs, st.integers(0, 2), st.booleans(), st.booleans(), ids, p(PacketType.PUBLISH)).map(
             publish
         ),
-        *(
-            st.builds(record, packet_id=ids, reason_code=reason(kind), properties=p(kind))
-            for record, kind in (
-                (PubAck, PacketType.PUBACK),
-                (PubRec, PacketType.PUBREC),
-                (PubRel, PacketType.PUBREL),
-                (PubComp, PacketType.PUBCOMP),
-            )
-        ),
+        st.builds(PubAck, packet_id=ids, reason_code=reason(PacketType.PUBACK), properties=p(PacketType.PUBACK)),
+        st.builds(PubRec, packet_id=ids, reason_code=reason(PacketType.PUBREC), properties=p(PacketType.PUBREC)),
+        st.builds(PubRel, packet_id=ids, reason_code=reason(PacketType.PUBREL), properties=p(PacketType.PUBREL)),
+        st.builds(PubComp, packet_id=ids, reason_code=reason(PacketType.PUBCOMP), properties=p(PacketType.PUBCOMP)),
         st.builds(
             Subscribe,
             packet_id=ids,

@@ -1,7 +1,6 @@
 """What a handler is given, and the pages it answers."""
 
 import base64
-import binascii
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +102,7 @@ def _after(token: str, listing: str) -> Any:
     """The key that a token says the page begins after."""
     try:
         decoded = json.loads(base64.b64decode(token, validate=True))
-    except (binascii.Error, ValueError):
+    except (ValueError, RecursionError):
         decoded = None
     match decoded:
         case [str(of), int() | str() as key] if of == listing:

@@ -111,7 +111,7 @@ class Certificates:
         """Change the status (UpdateCertificate); asking for the status it has changes nothing."""
         certificate = self.get(partition, certificate_id)
         if status not in _ASKABLE:
-            raise certificate_state(f"The status {status} is used internally and can not be set")
+            raise certificate_state(f"The status {status} can not be set")
         if certificate.status is status:
             return certificate
         if certificate.status is CertificateStatus.PENDING_TRANSFER:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from devicesim.emulator.state.records import CertificateChange
 
@@ -33,7 +34,9 @@ class ControlSettings:
     """Of a thing type (service quota, D)."""
     max_tags: int = 50
     """Per resource (service quota, D)."""
-    second_default_error: str = "ResourceAlreadyExistsException"
+    second_default_error: Literal[
+        "ResourceAlreadyExistsException", "InvalidRequestException", "CertificateValidationException"
+    ] = "ResourceAlreadyExistsException"
     """What the second account of a Region is told that registers a CA in DEFAULT mode (§1.1; rule D, name I)."""
     revoked_is_final: bool = True
     """Whether UpdateCertificate refuses to leave REVOKED (§1.4: "treated as terminal", confidence M)."""

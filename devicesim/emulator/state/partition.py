@@ -55,6 +55,11 @@ def endpoint_prefix(account_id: str) -> str:
     return "a" + label
 
 
+def _arn_partition(region: str) -> str:
+    """The first word of ARNs in a Region: China and GovCloud have their own."""
+    return "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Partition:
     """One account in one Region. Different Regions share nothing (§1.1)."""
@@ -106,7 +111,7 @@ class Partition:
         self.credentials_endpoint = f"{prefix}.credentials.iot.{self.region}.{ENDPOINT_DOMAIN}"
 
     def arn(self, kind: str, name: str) -> str:
-        return f"arn:aws:iot:{self.region}:{self.account_id}:{kind}/{name}"
+        return f"arn:{_arn_partition(self.region)}:iot:{self.region}:{self.account_id}:{kind}/{name}"
 
     def certificate_arn(self, certificate_id: str) -> str:
         return self.arn("cert", certificate_id)

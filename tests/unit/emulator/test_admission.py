@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 
 from devicesim.emulator.admission import (
     Check,
@@ -22,8 +22,10 @@ from devicesim.emulator.admission import (
     region_of,
 )
 from devicesim.emulator.settings import Settings
-from devicesim.emulator.state.records import AutoRegistrationStatus, CACertificateStatus
-from tests.emulator_support import EPOCH, A, B, C, World, device, shared_ca, template
+from devicesim.emulator.state.records import AutoRegistrationStatus, CACertificateStatus, CertificateMode
+from devicesim.pki.authority import Authority
+from devicesim.pki.identity import certificate_pem
+from tests.emulator_support import ALLOW_ALL, EPOCH, A, B, C, World, device, shared_ca, template
 
 NOT_REGISTERED = Reason.DEVICE_CERTIFICATE_NOT_REGISTERED
 JUNK = "junk.iot.us-east-1.localhost"
@@ -476,6 +478,55 @@ class TestJITWithoutSNI:
         )
 
         assert found.verdict is REFUSED
+
+    def test_a_ca_in_the_chain_that_did_not_sign_the_leaf_leads_nowhere(self) -> None:
+        world = world_with("C1")
+        stranger = device(0, "Other CA")
+        presented = replace(world.present(stranger, None), chain=world.present(device(0), None, chain=True).chain)
+        found = decide(world.registry, presented, client_id="c", settings=Settings(), now=world.epoch())
+
+        assert (found.verdict, found.check, found.partition) == (REFUSED, Check.SERVER_NAME, None)
+
+    def test_a_renewed_ca_held_in_sni_only_mode_does_not_stand_in_for_the_default_one(self) -> None:
+        """Same subject and key, so both signed the leaf; the DEFAULT one no longer registers devices."""
+        world = world_with("C1")
+        account = world.account(A)
+        renewed = _renewed(shared_ca())
+        world.registry.cas.register(
+            account,
+            certificate_pem(renewed),
+            mode=CertificateMode.SNI_ONLY,
+            active=True,
+            auto_registration=True,
+        )
+        default = next(iter(account.cas))
+        world.registry.cas.update(account, default, auto_registration=AutoRegistrationStatus.DISABLE)
+        presented = world.present(device(0), None, chain=True)
+        both = (*presented.chain, renewed.public_bytes(serialization.Encoding.DER))
+
+        def found(server_name: str | None) -> Decision:
+            shown = replace(presented, chain=both, server_name=server_name.encode() if server_name else None)
+            return decide(world.registry, shown, client_id="c", settings=Settings(), now=world.epoch())
+
+        assert found(account.endpoint).verdict is REGISTERED
+        assert found(None).verdict is REFUSED
+
+
+def _renewed(authority: Authority) -> x509.Certificate:
+    """Another certificate of the same CA."""
+    assert authority.key is not None
+    subject = authority.certificate.subject
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(authority.key.public_key())
+        .serial_number(4711)
+        .not_valid_before(EPOCH - timedelta(days=1))
+        .not_valid_after(EPOCH + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    return builder.sign(authority.key, hashes.SHA256())
 
 
 def test_jitp_is_decided_with_its_template() -> None:

@@ -602,7 +602,7 @@ class TestSessions:
         for number in range(1, 7):
             publisher.send(publish("t", qos=1, packet_id=number))
 
-        assert client.received()[-1] == Disconnect(reason_code=0x93)
+        assert client.received()[-1] == Disconnect(reason_code=0x97)
         assert world.last().reason == "THROTTLED"
 
     def test_what_waits_for_an_absent_client_is_bounded(self) -> None:
@@ -772,12 +772,15 @@ class TestPolicies:
 
         assert client.received() == [PubAck(packet_id=1, reason_code=0x87)]
 
-    def test_a_will_that_may_not_be_published_is_not(self) -> None:
-        world = self.world_with(self.statement("iot:Connect"))
+    @pytest.mark.parametrize(("actions", "published"), [((), []), (("iot:Publish",), [False])])
+    def test_a_will_that_may_not_be_published_is_not(self, actions: tuple[str, ...], published: list[bool]) -> None:
+        world = self.world_with(self.statement("iot:Connect", *actions))
         watcher = new(world, 1).connected("w").subscribe("wills/#")
-        new(world, 0).connected("c", will=will()).lose()
+        for retain in (False, True):
+            new(world, 0).connected("c", will=will(retain=retain)).lose()
 
-        assert watcher.messages() == []
+        assert watcher.messages() == [("wills/c", b"gone")] * len(published)
+        assert world.plane.load(world.account()).retained == 0
 
     def test_policy_variables_of_the_client_and_its_certificate(self) -> None:
         resource = "arn:aws:iot:us-east-1:111111111111:topic/${iot:Certificate.Subject.SerialNumber}/${iot:ClientId}"

@@ -170,3 +170,22 @@ def test_a_packet_that_does_not_fit_even_without_its_reason_ends_the_connection(
 
     assert not connection.send(PubAck(packet_id=1, reason_code=0x87))
     assert watcher.ends[0].reason is DisconnectReason.CLIENT_ERROR
+
+
+def test_a_refusal_loses_its_reason_string_rather_than_exceed_the_clients_limit() -> None:
+    """3.2.2.3.9."""
+    connection, watcher = live(V5)
+    connection.max_outbound_packet = 10
+
+    assert connection.send(ConnAck(reason_code=0x87, properties=Properties(reason_string="x" * 50)))
+    assert connection.outbound.hex() == "2003008700"
+    assert watcher.ends == []
+
+
+def test_the_clients_limits_count_from_its_connect_on() -> None:
+    connection = Connection(settings=Settings(), watcher=Watcher(), now=0.0)
+    asked = Properties(receive_maximum=3, maximum_packet_size=99, request_problem_information=0)
+    connection.feed(encode(Connect(client_id="c", version=V5, properties=asked), V5))
+    connection.next_packet(0.0)
+
+    assert (connection.send_window, connection.max_outbound_packet, connection.problem_information) == (3, 99, False)

@@ -51,3 +51,11 @@ def test_plain_endpoint_selects_the_account_where_the_setting_says_so() -> None:
 
     assert registry.resolve_server_name(a.plain_endpoint, REGION) is a
     assert registry.resolve_server_name(a.endpoint, REGION) is a
+
+
+@pytest.mark.parametrize(
+    ("region", "start"),
+    [("us-east-1", "arn:aws:"), ("cn-north-1", "arn:aws-cn:"), ("us-gov-west-1", "arn:aws-us-gov:")],
+)
+def test_arns_carry_the_regions_partition(region: str, start: str) -> None:
+    assert make_registry().partition(A, region).arn("thing", "x") == f"{start}iot:{region}:{A}:thing/x"

@@ -19,18 +19,24 @@ def resolve(body: str, values: Mapping[str, str] = VALUES) -> Plan:
 
 def thing_name(value: object, **sections: object) -> str:
     """What a template with this ThingName says."""
-    plan = resolve(template(thing={"ThingName": value}, **sections))
+    plan = resolve(named(value, **sections))
     assert plan.thing is not None
     return plan.thing.name
 
 
+def named(value: object, **sections: object) -> str:
+    """A template with this ThingName and these sections in place of its own."""
+    return json.dumps(json.loads(template(thing={"ThingName": value})) | sections)
+
+
 def refusal(body: str, values: Mapping[str, str] | None = None) -> str:
     """The message with which the body is refused, when registered or (with ``values``) when run."""
+
+    def attempt() -> object:
+        return parse(body) if values is None else parse(body).resolve(values)
+
     with pytest.raises(APIError) as caught:
-        if values is None:
-            parse(body)
-        else:
-            parse(body).resolve(values)
+        attempt()
     assert caught.value.code == "InvalidRequestException"
     assert caught.value.message.startswith("Invalid registration template. ")
     return caught.value.message.removeprefix("Invalid registration template. ")

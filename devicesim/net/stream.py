@@ -1,0 +1,227 @@
+"""A TLS connection: OpenSSL's state machine on one side, a non-blocking socket on the other, trio to wait with."""
+
+import contextlib
+import socket
+
+import trio
+from OpenSSL import SSL
+
+from devicesim.net import tcp
+from devicesim.net.failures import EndOfStreamError
+
+RECORD_BYTES = 16_384
+"""Largest plaintext of one TLS record (RFC 8446, 5.1)."""
+_RAW_BYTES = RECORD_BYTES + 5 + 256
+"""The record with its header and the most that encryption adds (RFC 8446, 5.2)."""
+
+
+class TLSConnection:
+    """A TLS connection, established and verified once :func:`devicesim.net.tls.open_tls` gives it out.
+
+    OpenSSL works on buffers in memory and the socket is ours, because OpenSSL is done for after a write that fails: the
+    server's alert, which lies in the socket at that moment where a refusal met our CONNECT half-way, could no longer be
+    decrypted. (Nor does pyOpenSSL empty OpenSSL's error queue then: the next connection would be taken to have failed.)
+
+    Reading and writing never block; waiting is separate. They raise the exceptions of OpenSSL and of the socket as they
+    are, for only the caller knows the stage at which to tell them. One task at a time may wait in either direction.
+    """
+
+    __slots__ = ("_broken", "_closed", "_socket", "_ssl", "_unsent")
+
+    def __init__(self, connection: SSL.Connection, sock: socket.socket) -> None:
+        self._ssl = connection
+        self._socket = sock
+        self._unsent = b""
+        """Ciphertext that the socket did not take yet."""
+        self._broken = False
+        """OpenSSL has given the connection up: no close_notify any more."""
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "broken" if self._broken else "open"
+        return f"<TLSConnection {state}>"
+
+    @property
+    def version(self) -> str:
+        """``TLSv1.2`` or ``TLSv1.3``."""
+        return self._ssl.get_protocol_version_name()
+
+    @property
+    def cipher(self) -> str | None:
+        """The cipher suite agreed on, in OpenSSL's words."""
+        return self._ssl.get_cipher_name()
+
+    @property
+    def alpn_protocol(self) -> str | None:
+        """The protocol that the server picked, or ``None``."""
+        return self._ssl.get_alpn_proto_negotiated().decode("ascii") or None
+
+    @property
+    def group(self) -> str | None:
+        """The key-exchange group agreed on, in OpenSSL's words."""
+        return self._ssl.get_group_name()
+
+    def receive_nowait(self) -> bytes:
+        """At least one byte, or :class:`trio.WouldBlock`.
+
+        Read until that before waiting: what lies in OpenSSL's buffers does not make the socket readable. The end
+        raises ``SSL.ZeroReturnError`` (close_notify) or :class:`EndOfStreamError` (without one).
+        """
+        while True:
+            if self._closed:
+                raise trio.ClosedResourceError
+            try:
+                data: bytes = self._ssl.recv(RECORD_BYTES)
+            except SSL.WantReadError:
+                try:
+                    self._fill()
+                except BlockingIOError:
+                    raise trio.WouldBlock from None
+            except SSL.ZeroReturnError:
+                raise
+            except SSL.Error:
+                self._give_up()
+                raise
+            else:
+                return data
+
+    def send_nowait(self, data: bytes | bytearray) -> int:
+        """How many bytes were taken, at least one, or :class:`trio.WouldBlock`. They may need :meth:`flush_nowait`."""
+        self.flush_nowait()
+        try:
+            taken = self._ssl.send(data)
+        except SSL.Error:
+            self._give_up()
+            raise
+        with contextlib.suppress(trio.WouldBlock):
+            self._push()
+        return taken
+
+    def flush_nowait(self) -> None:
+        """Write what was taken and is not yet in the socket's buffer, or raise :class:`trio.WouldBlock`."""
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._unsent:
+            self._push()
+
+    async def wait_readable(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.wait_readable(self._socket)
+
+    async def wait_writable(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.wait_writable(self._socket)
+
+    async def aclose(self, linger: float = 0.0) -> None:
+        """Send close_notify and FIN, wait up to ``linger`` seconds for the server's end, close. Always closes.
+
+        The waiting is what makes it orderly: a close while the server still sends turns into a reset, which may destroy
+        what the server has not read yet.
+        """
+        if self._closed:
+            return
+        try:
+            self.end_sending()
+            if linger > 0 and not self._broken:
+                with trio.move_on_after(linger):
+                    await self._until_end()
+        finally:
+            self.close()
+
+    def end_sending(self) -> None:
+        """Send close_notify and FIN as far as that goes without waiting."""
+        if self._closed:
+            return
+        if not self._broken:
+            with contextlib.suppress(SSL.Error, OSError, trio.WouldBlock):
+                self._ssl.shutdown()
+                self._push()
+        tcp.shut_down_writing(self._socket)
+
+    def close(self) -> None:
+        """Close the socket now. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        trio.lowlevel.notify_closing(self._socket)
+        if self._broken:
+            tcp.close_after_alert(self._socket)
+        else:
+            self._socket.close()
+
+    async def handshake(self) -> None:
+        """Complete the handshake; :func:`devicesim.net.tls.open_tls` has done so."""
+        while True:
+            try:
+                self._ssl.do_handshake()
+                done = True
+            except SSL.WantReadError:
+                done = False
+            except SSL.Error:
+                self._give_up()
+                raise
+            try:
+                await self._push_all()
+            except OSError:
+                self._hear_last_words()
+                raise
+            if done:
+                return
+            await self.wait_readable()
+            with contextlib.suppress(BlockingIOError):
+                self._fill()
+
+    def _fill(self) -> None:
+        """Take ciphertext from the socket. Raises ``OSError``, among them ``BlockingIOError``."""
+        data = self._socket.recv(_RAW_BYTES)
+        if not data:
+            raise EndOfStreamError
+        self._ssl.bio_write(data)
+
+    def _push(self) -> None:
+        """Give the socket all ciphertext that there is, or raise :class:`trio.WouldBlock` or ``OSError``."""
+        while True:
+            if not self._unsent:
+                try:
+                    self._unsent = self._ssl.bio_read(_RAW_BYTES)
+                except SSL.WantReadError:
+                    return
+            try:
+                sent = self._socket.send(self._unsent)
+            except BlockingIOError:
+                raise trio.WouldBlock from None
+            self._unsent = self._unsent[sent:]
+
+    async def _push_all(self) -> None:
+        while True:
+            try:
+                self._push()
+            except trio.WouldBlock:
+                await self.wait_writable()
+            else:
+                return
+
+    def _give_up(self) -> None:
+        """After a fatal error of OpenSSL: let its alert out."""
+        self._broken = True
+        with contextlib.suppress(OSError, trio.WouldBlock):
+            self._push()
+
+    def _hear_last_words(self) -> None:
+        """After a failed write in the handshake: raise what the server said before it hung up, if it said why."""
+        with contextlib.suppress(OSError, EndOfStreamError):
+            while True:
+                self._fill()
+        with contextlib.suppress(SSL.WantReadError):
+            self._ssl.do_handshake()
+
+    async def _until_end(self) -> None:
+        while True:
+            try:
+                self.receive_nowait()
+            except trio.WouldBlock:
+                await self.wait_readable()
+            except (SSL.Error, OSError, EndOfStreamError):
+                return

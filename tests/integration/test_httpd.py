@@ -1,0 +1,171 @@
+"""serve_http over real sockets: ports, what strange clients are told, and that nothing stays open behind it."""
+
+import errno
+import gc
+import logging
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from devicesim.emulator import httpd
+from devicesim.emulator.httpd import Receive, Scope, Send, serve_http
+from tests.control_support import REGION, A, make_registry, running_api
+
+SECONDS = 15
+
+
+async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+@asynccontextmanager
+async def serving(app: httpd.ASGIApp = hello) -> AsyncIterator[int]:
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            yield await nursery.start(serve_http, app, "127.0.0.1")
+            nursery.cancel_scope.cancel()
+
+
+async def ask(stream: trio.SocketStream, request: bytes = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n") -> bytes:
+    """One request and its whole answer."""
+    await stream.send_all(request)
+    answer = b""
+    while True:
+        head, blank, body = answer.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if blank and length is not None and len(body) == int(length[1]):
+            return answer
+        piece = await stream.receive_some(65536)
+        assert piece, f"closed after {answer!r}"
+        answer += piece
+
+
+async def read_to_end(stream: trio.SocketStream) -> bytes:
+    return b"".join([piece async for piece in stream])
+
+
+async def test_port_is_a_free_one_and_handed_back() -> None:
+    async with serving() as first, serving() as second:
+        assert first != second
+        async with await trio.open_tcp_stream("127.0.0.1", first) as stream:
+            assert (await ask(stream)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_taken_port_is_an_os_error() -> None:
+    async with serving() as port:
+        with pytest.raises(OSError, match="in use") as caught:
+            await serve_http(hello, "127.0.0.1", port)
+
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+async def test_connection_serves_many_requests() -> None:
+    async with serving() as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        for _ in range(3):
+            assert (await ask(stream)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        (
+            b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"hello\r\n\r\n",
+    ],
+    ids=["websocket", "tls", "text"],
+)
+async def test_other_protocols_are_refused(request_bytes: bytes) -> None:
+    async with serving() as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(request_bytes)
+        answer = await read_to_end(stream)
+
+    assert answer[:12] in (b"HTTP/1.1 403", b"HTTP/1.1 400")
+
+
+async def test_stopping_closes_every_connection_and_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle, half a request line, half a body, and a request that never ends: none may stay, or be warned of."""
+    monkeypatch.setattr(httpd, "GRACE", 0.1)
+    reached = trio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            reached.set()
+            await trio.sleep_forever()
+        while (await receive()).get("more_body"):
+            pass
+        await hello(scope, receive, send)
+
+    async with serving(slow) as port:
+        idle, line, body, never = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(4)]
+        assert b"200" in await ask(idle)
+        await line.send_all(b"POST /thi")
+        await body.send_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1")
+        await never.send_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reached.wait()
+
+    for stream in (idle, line, body, never):
+        await read_to_end(stream)
+        await stream.aclose()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    gc.collect()  # a socket that was left open would be warned of here
+
+
+async def test_request_under_way_is_answered_while_stopping() -> None:
+    started = trio.Event()
+    connected: list[int] = []
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        started.set()
+        await trio.sleep(0.05)  # the server is told to stop meanwhile, and closes its port first
+        with socket.socket() as late:
+            connected.append(late.connect_ex(scope["server"]))
+        await hello(scope, receive, send)
+
+    async with serving(slow) as port:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await started.wait()
+    answer = await read_to_end(stream)
+    await stream.aclose()
+
+    assert answer.endswith(b"hello")
+    assert connected == [errno.ECONNREFUSED]
+
+
+async def test_application_that_fails_is_a_500_and_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise ZeroDivisionError
+
+    with caplog.at_level(logging.ERROR):
+        async with serving(broken) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            answer = await ask(stream)
+
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_control_plane_is_served(caplog: pytest.LogCaptureFixture) -> None:
+    authorization = f"AWS4-HMAC-SHA256 Credential={A}/20260131/{REGION}/iot/aws4_request, Signature=x".encode()
+    with caplog.at_level(logging.INFO):
+        with trio.fail_after(SECONDS):
+            async with running_api(make_registry()) as running:
+                port = int(running.api.rpartition(":")[2])
+                async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                    answers = [
+                        await ask(stream, b"GET /registrationcode HTTP/1.1\r\nhost: x\r\n%s\r\n" % header)
+                        for header in (b"authorization: %s\r\n" % authorization, b"", b"authorization: Bearer x\r\n")
+                    ]
+
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200", b"HTTP/1.1 403", b"HTTP/1.1 403"]
+    assert b"x-amzn-errortype: MissingAuthenticationTokenException" in answers[1]
+    assert b"server: " not in answers[0]
+    assert caplog.records == []

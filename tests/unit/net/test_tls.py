@@ -1,0 +1,138 @@
+"""Settings, deadlines and names: what is refused before anything is sent."""
+
+import pytest
+import trio
+import trio.testing
+
+from devicesim.net.failures import ConnectionFailed
+from devicesim.net.tls import (
+    Deadlines,
+    TLSContext,
+    TLSSettings,
+    check_server_name,
+    check_verify_name,
+    under_way,
+)
+from devicesim.outcome import Alert, FailureKind, Stage, Trace
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"minimum_version": "TLSv1.1"}, "minimum_version 'TLSv1.1' is not one of TLSv1.2, TLSv1.3"),
+        ({"maximum_version": "SSLv3"}, "maximum_version 'SSLv3' is not one of"),
+        ({"minimum_version": "TLSv1.3", "maximum_version": "TLSv1.2"}, "'TLSv1.3' is above 'TLSv1.2'"),
+        ({"group": "X25519"}, "group 'X25519' is not one of P-256, P-384, P-521, any"),
+        ({"alpn": ("",)}, "ALPN protocol '' is not 1 to 255 ASCII characters"),
+        ({"alpn": ("x" * 256,)}, "ALPN protocol"),
+        ({"alpn": ("mqtt", "ü")}, "ALPN protocol 'ü'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        TLSSettings(roots=(), **wrong)  # type: ignore[arg-type]  # on purpose
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("ciphers", ["NO-SUCH-CIPHER", "TLS_NO_SUCH_SUITE", "ÄES"])
+def test_unknown_ciphers_are_refused(ciphers: str) -> None:
+    with pytest.raises(ValueError, match=f"ciphers '{ciphers}' name no cipher that OpenSSL knows"):
+        TLSContext(TLSSettings(roots=(), ciphers=ciphers))
+
+
+@pytest.mark.parametrize("name", ["tcp", "tls", "connect", "connack", "request", "close"])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_deadline_is_more_than_nothing(name: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"deadline {name} is {seconds!r}"):
+        Deadlines(**{name: seconds})
+
+
+@pytest.mark.parametrize("name", ["a", "A.Example.", "under_score", "xn--bcher-kva.example", "host:8883", "x" * 255])
+def test_server_names_are_sent_verbatim(name: str) -> None:
+    assert check_server_name(name) == name.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "server name '' has 0 characters; 1 to 255 can be sent"),
+        ("x" * 256, "has 256 characters"),
+        ("bücher.example", "xn-- form"),
+        ("tab\there", "not printable ASCII"),
+        ("192.0.2.1", "server name '192.0.2.1' is an IP address, which RFC 6066 forbids in SNI; send none instead"),
+        ("2001:db8::1", "is an IP address"),
+    ],
+)
+def test_server_names_that_cannot_be_sent_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_server_name(name)
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.example", "localhost", "192.0.2.1", "2001:db8::1", "A_b-c.example."])
+def test_names_that_can_be_verified(name: str) -> None:
+    check_verify_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "*.example", "two words", "host:8883", "bücher.example"])
+def test_names_that_cannot_be_verified_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="neither a DNS name in ASCII nor an IP address"):
+        check_verify_name(name)
+
+
+# --- a stage under way
+
+
+async def test_a_stage_that_is_done_in_time_says_nothing() -> None:
+    with under_way(Stage.TLS, 5, Trace(start=0)):
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_stage_that_is_late_is_a_timeout_of_that_stage(autojump_clock: trio.testing.MockClock) -> None:
+    with pytest.raises(ConnectionFailed) as caught, under_way(Stage.CONNACK, 5, Trace(start=0)):
+        await trio.sleep_forever()
+
+    assert caught.value.failure.kind is FailureKind.TIMEOUT
+    assert caught.value.failure.stage is Stage.CONNACK
+    assert caught.value.failure.detail == "no CONNACK within 5 s"
+    assert trio.current_time() == 5
+
+
+async def test_what_is_awaited_can_be_said(autojump_clock: trio.testing.MockClock) -> None:
+    late = under_way(Stage.SESSION, 0.5, Trace(start=0), "PUBACK")
+    with pytest.raises(ConnectionFailed, match=r"no PUBACK within 0\.5 s"), late:
+        await trio.sleep_forever()
+
+
+async def test_a_foreign_exception_leaves_as_a_failure_with_its_cause() -> None:
+    foreign = OSError(111, "Connection refused")
+
+    with pytest.raises(ConnectionFailed) as caught, under_way(Stage.TCP, 5, Trace(start=0)):
+        raise foreign
+
+    assert caught.value.failure.kind is FailureKind.TCP_REFUSED
+    assert caught.value.__cause__ is foreign
+
+
+async def test_the_traces_alert_is_what_a_failure_is_told_by() -> None:
+    trace = Trace(start=0)
+    trace.alert = Alert(name="access_denied", code=49, level="fatal", direction="received")
+
+    refused = pytest.raises(ConnectionFailed, match="tls_alert at connack: access_denied")
+    with refused, under_way(Stage.CONNACK, 5, trace):
+        raise ConnectionResetError
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x")], ids=repr)
+async def test_programming_errors_are_let_through(error: Exception) -> None:
+    with pytest.raises(type(error)), under_way(Stage.TLS, 5, Trace(start=0)):
+        raise error
+
+
+async def test_an_outer_cancellation_is_no_timeout_of_ours(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.move_on_after(1) as outer, under_way(Stage.TLS, 5, Trace(start=0)):
+        await trio.sleep_forever()
+
+    assert outer.cancelled_caught
