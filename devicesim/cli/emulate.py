@@ -10,6 +10,7 @@ import trio
 
 from devicesim.emulator.service import AccountConfig, EmulatorConfig, serve
 from devicesim.emulator.settings import Settings
+from devicesim.errors import TargetError
 from devicesim.fleet.spec import Emulator, load_fleet
 
 MAX_ACCOUNTS = 99
@@ -76,7 +77,14 @@ def _account_id(number: int) -> str:
 async def _serve(config: EmulatorConfig, until_stdin_closes: bool) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            ready = await nursery.start(lambda *, task_status: serve(config, task_status=task_status))
+            try:
+                ready = await nursery.start(lambda *, task_status: serve(config, task_status=task_status))
+            except OSError as exc:
+                ports = f"API {config.api_port}, MQTT {config.mqtt_port}, admin {config.admin_port}"
+                raise TargetError(
+                    f"the emulator cannot listen on {config.host!r} ({ports}): {exc.strerror or exc}",
+                    hint="name another address or port; port 0 is any that is free",
+                ) from exc
             sys.stdout.write(json.dumps(ready.to_json()) + "\n")
             sys.stdout.flush()
             if until_stdin_closes:

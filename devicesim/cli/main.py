@@ -64,9 +64,9 @@ def main() -> None:
         click.echo("devicesim: interrupted", err=True)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
-        # the reader of our output (head, less) has gone: not an error, but nothing more can be written, at exit either
+        # the reader of our output (head, less) has gone: nothing more can be written, at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 1  # as click has it
     except DevicesimError as exc:
         code = _tell(exc)
     except BaseExceptionGroup as group:

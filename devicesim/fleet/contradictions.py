@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from devicesim.errors import Problem
+from devicesim.net.names import check_server_name, check_verify_name
 
 
 def find_contradictions(raw: Mapping[str, Any]) -> list[Problem]:
@@ -93,9 +94,15 @@ def _groups(groups: Mapping[str, Mapping[str, Any]], accounts: Mapping[str, Mapp
             elif other == dialled:
                 yield Problem(f"{where}.sni", f"{other!r} is the account dialled; that is 'endpoint'")
         if isinstance(sni, str) and sni.startswith("literal:"):
-            literal = sni.removeprefix("literal:")
-            if len(literal.encode()) > 255 or not literal.isprintable() or not literal.isascii():
-                yield Problem(f"{where}.sni", "a literal server name has 1 to 255 printable ASCII characters")
+            try:
+                check_server_name(sni.removeprefix("literal:"))
+            except ValueError as exc:
+                yield Problem(f"{where}.sni", str(exc))
+        if isinstance(group.get("verify_name"), str):
+            try:
+                check_verify_name(group["verify_name"])
+            except ValueError as exc:
+                yield Problem(f"{where}.verify_name", str(exc))
         place, outcome = expect.get("account"), expect.get("outcome")
         if isinstance(place, str) and place not in accounts:
             yield Problem(f"{where}.expect.account", f"{place!r} is not an account of this file; known: {known}")
@@ -123,5 +130,15 @@ def _devices(raw: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _tls(raw: Mapping[str, Any]) -> Iterator[Problem]:
     tls = _table(raw.get("tls"))
+    devices = _table(raw.get("devices"))
+    if (devices.get("key_type"), tls.get("group", "P-256"), tls.get("maximum_version")) == (
+        "ec-p384",
+        "P-256",
+        "TLSv1.2",
+    ):
+        # in TLS 1.2 the list of groups limits the curves of certificates too (RFC 8422, 5.1)
+        yield Problem(
+            "tls.group", "'P-256' alone rules devices.key_type 'ec-p384' out in TLS 1.2; take 'P-384' or 'any'"
+        )
     if (tls.get("minimum_version"), tls.get("maximum_version")) == ("TLSv1.3", "TLSv1.2"):
         yield Problem("tls.minimum_version", "'TLSv1.3' is above maximum_version 'TLSv1.2'")

@@ -9,11 +9,10 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from devicesim.errors import FleetFileError, KeyMaterialError, Problem
 from devicesim.fleet.contradictions import find_contradictions
@@ -151,9 +150,9 @@ class Devices(_Model):
     key_type: KeyType = KeyType.EC_P256
     bundles: str | None = None
     """For `imported`: a glob of PEM bundles (key, certificate, issuers), taken in the order of their names."""
-    not_before: datetime | None = None
+    not_before: AwareDatetime | None = None
     """Left out: the CA's."""
-    not_after: datetime | None = None
+    not_after: AwareDatetime | None = None
     """Left out: the CA's."""
 
 

@@ -166,8 +166,8 @@ RC_KINDS = {
 """paho's result codes; one that is not here (NO_CONN, CONN_LOST, ...) means closed."""
 
 _RESET_NOTE = "a server that closes while our bytes lie unread in its buffer looks the same"
-_ALERT_REASON = re.compile(r"(?:sslv3|tlsv1|tlsv13|ssl/tls) alert (?P<words>.+)")
-"""How OpenSSL words a fatal alert that it received."""
+_ALERT_REASON = re.compile(r"(?:sslv3|tlsv1|tlsv13|ssl/tls|tls) alert (?P<words>.+)")
+"""How OpenSSL words a fatal alert that it received: the prefix changed from 3.0 to 4.0."""
 _ALERT_SPELLING = {"user_cancelled": "user_canceled"}
 """Where OpenSSL's words are not the RFC's."""
 _OUT_OF_MEMORY = "malloc failure"

@@ -250,12 +250,17 @@ class MQTTClient:
             except _ENDS as exc:
                 self._end(exc)
             self._flush()
-            while not await self._inbox.deliver(self._keep_alive.ping_at):
-                self._keep_up(reading=False)  # a full inbox does not stop our side of it
-                self._flush()
+            await self._deliver()
             if more:
                 await trio.lowlevel.checkpoint()
+        await self._deliver()
         self._inbox.close()
+
+    async def _deliver(self) -> None:
+        """What has been read goes to the inbox. That it is full does not stop our side of the keep-alive."""
+        while not await self._inbox.deliver(self._keep_alive.ping_at):
+            self._keep_up(reading=False)
+            self._flush()
 
     def _keep_up(self, *, reading: bool) -> None:
         now = trio.current_time()

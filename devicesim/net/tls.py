@@ -15,12 +15,10 @@ How it hangs together:
 * Alerts are read off OpenSSL's info callback, both directions; close_notify is an end, not an alert.
 """
 
-import ipaddress
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from types import TracebackType
 from typing import Literal
 
@@ -34,6 +32,7 @@ from service_identity.exceptions import CertificateError, VerificationError
 from devicesim.errors import InputError, KeyMaterialError
 from devicesim.net import tcp
 from devicesim.net.failures import FOREIGN, ChainError, ConnectionFailed, alert_name, failure_from
+from devicesim.net.names import check_server_name, check_verify_name, is_ip_literal
 from devicesim.net.stream import TLSConnection
 from devicesim.outcome import Alert, Stage, Trace
 from devicesim.pki.identity import Identity
@@ -41,8 +40,6 @@ from devicesim.pki.identity import Identity
 Version = Literal["TLSv1.2", "TLSv1.3"]
 Group = Literal["P-256", "P-384", "P-521", "any"]
 
-MAX_SERVER_NAME = 255
-"""OpenSSL's limit of a server name; pyOpenSSL would drop a longer one without a word."""
 
 _VERSIONS: dict[str, int] = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
 _CURVES: dict[str, ec.EllipticCurve | None] = {
@@ -65,7 +62,6 @@ _AWAITED = {
     Stage.SESSION: "answer",
 }
 _NAMES_REMEMBERED = 256
-_DNS_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +74,9 @@ class TLSSettings:
     maximum_version: Version = "TLSv1.3"
     group: Group = "P-256"
     """Key-exchange group. One classic curve is what embedded devices send; ``any`` is OpenSSL's own list, which
-    begins with a post-quantum hybrid and costs a third more. In TLS 1.2 the curve also limits which EC server
-    certificates fit."""
+    begins with a post-quantum hybrid and costs a third more. In TLS 1.2 the groups are also those of the certificates
+    (RFC 8422, 5.1.1): a server's on another curve cannot be chosen, and a device's is refused with illegal_parameter,
+    so P-384 device keys need ``any`` there."""
     ciphers: str | None = None
     """OpenSSL cipher string. Names that begin with ``TLS_`` are TLS 1.3 suites, the others a TLS 1.2 list; a version
     without a name keeps OpenSSL's defaults."""
@@ -251,7 +248,7 @@ class TLSContext:
         # a fleet meets the same few server certificates over and over: 5 µs in place of 25
         if (certificate, name) in self._names_verified:
             return
-        if _is_ip_literal(name):
+        if is_ip_literal(name):
             verify_certificate_ip_address(certificate, name)
         else:
             verify_certificate_hostname(certificate, name)
@@ -306,32 +303,6 @@ async def open_tls(
     return connection
 
 
-@lru_cache(maxsize=4096)
-def check_server_name(name: str) -> bytes:
-    """``name`` as it goes into the ClientHello: verbatim, whatever its case and with its trailing dot if it has one.
-
-    What a device sends may be wrong on purpose (a probe), so only what cannot be sent is refused, with
-    ``ValueError``: an IP literal, which RFC 6066 section 3 forbids and for which other libraries send nothing at all
-    (say ``None`` for that), and what OpenSSL would silently leave out.
-    """
-    if not 1 <= len(name) <= MAX_SERVER_NAME:
-        raise ValueError(f"server name {name!r} has {len(name)} characters; 1 to {MAX_SERVER_NAME} can be sent")
-    if not name.isascii() or not name.isprintable():
-        raise ValueError(
-            f"server name {name!r} is not printable ASCII; write a name in another script in its xn-- form"
-        )
-    if _is_ip_literal(name):
-        raise ValueError(f"server name {name!r} is an IP address, which RFC 6066 forbids in SNI; send none instead")
-    return name.encode("ascii")
-
-
-@lru_cache(maxsize=4096)
-def check_verify_name(name: str) -> None:
-    """``ValueError`` unless a certificate can be verified against ``name``: a DNS name or an IP address."""
-    if not _is_ip_literal(name) and not _DNS_NAME.fullmatch(name):
-        raise ValueError(f"name to verify {name!r} is neither a DNS name in ASCII nor an IP address")
-
-
 def _on_info(connection: SSL.Connection, where: int, value: int) -> None:
     """OpenSSL's info callback: called some 17 times a handshake (10 µs in all, measured), of which alerts are kept."""
     if not where & SSL.SSL_CB_ALERT:
@@ -382,12 +353,3 @@ def _subject(certificate: crypto.X509) -> str:
         return certificate.to_cryptography().subject.rfc4514_string()
     except ValueError:
         return "unreadable"
-
-
-@lru_cache(maxsize=4096)
-def _is_ip_literal(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -15,15 +15,16 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 from OpenSSL import SSL
 
 from devicesim.errors import InputError, KeyMaterialError
 from devicesim.net.failures import ConnectionFailed, EndOfStreamError, failure_from
 from devicesim.net.stream import TLSConnection
-from devicesim.net.tls import Deadlines, TLSContext, Version, open_tls
+from devicesim.net.tls import Deadlines, TLSContext, Version, _Peer, open_tls
 from devicesim.outcome import FailureKind, Stage, Trace
 from devicesim.pki.identity import Identity, load_identity
+from devicesim.pki.profile import KeyType, Profile, Subject
 from tests.net_support import (
     ENDPOINT,
     OTHER_ENDPOINT,
@@ -329,6 +330,45 @@ async def test_many_devices_share_a_context_each_with_its_own_certificate() -> N
     assert seen == {f"CN=device-{index:06d}" for index in range(20)}
 
 
+@pytest.mark.parametrize(
+    ("version", "key_type", "group"),
+    [
+        ("TLSv1.2", KeyType.EC_P256, "P-256"),
+        ("TLSv1.3", KeyType.EC_P256, "P-256"),
+        ("TLSv1.2", KeyType.RSA_2048, "P-256"),
+        ("TLSv1.3", KeyType.RSA_2048, "P-256"),
+        ("TLSv1.2", KeyType.EC_P384, "any"),  # RFC 8422, 5.1.1: the groups are those of certificates too
+        ("TLSv1.3", KeyType.EC_P384, "P-256"),
+    ],
+)
+async def test_every_kind_of_device_key_is_proven(version: Version, key_type: KeyType, group: str) -> None:
+    identity = device_ca().mint_random(0, profile=Profile(subject=Subject(common_name="any"), key_type=key_type))
+    seen: list[x509.Certificate | None] = []
+
+    async def handler(end: ServerEnd) -> None:
+        seen.append(end.tls.get_peer_certificate(as_cryptography=True))
+        await idle(end)
+
+    async with tls_server(handler) as address:
+        connection = await connect(address, tls_context(maximum_version=version, group=group), identity=identity)
+        with trio.fail_after(TEST_SECONDS):
+            await connection.aclose(1)
+
+    assert seen == [identity.certificate]
+
+
+async def test_in_tls12_a_device_certificate_of_another_curve_than_the_group_is_refused() -> None:
+    """So a fleet with P-384 keys that may meet TLS 1.2 needs ``group="any"``."""
+    profile = Profile(subject=Subject(common_name="any"), key_type=KeyType.EC_P384)
+    identity = device_ca().mint_random(0, profile=profile)
+    ends: list[ServerEnd] = []
+    async with refusing_server(ends, server_identity(ENDPOINT)) as address:
+        error = await failure_of(address, tls_context(maximum_version="TLSv1.2"), identity=identity)
+
+    assert error.failure.kind is FailureKind.TLS_ALERT
+    assert error.failure.detail == "illegal_parameter"
+
+
 async def test_without_an_identity_no_certificate_is_sent() -> None:
     seen: list[x509.Certificate | None] = []
     handled = trio.Event()
@@ -497,6 +537,25 @@ async def test_a_certificate_without_alternative_names_is_refused() -> None:
     assert "subjectAltName" in error.failure.detail
 
 
+async def test_a_certificate_that_cannot_be_read_is_refused() -> None:
+    """cryptography reads more strictly than OpenSSL; what only one of them can read is not trusted."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ENDPOINT)])
+    certificate = (
+        x509.CertificateBuilder(issuer_name=subject, subject_name=subject, public_key=key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now() - timedelta(hours=1))
+        .not_valid_after(now() + timedelta(hours=1))
+        .add_extension(x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"no DER"), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    ends: list[ServerEnd] = []
+    async with refusing_server(ends, Identity(key=key, certificate=certificate)) as address:
+        error = await failure_of(address, tls_context(roots=(certificate,)))
+
+    assert error.failure.kind in {FailureKind.SERVER_NAME_MISMATCH, FailureKind.SERVER_CERTIFICATE_UNTRUSTED}
+
+
 async def test_a_client_certificate_is_no_server_certificate() -> None:
     ends: list[ServerEnd] = []
     async with refusing_server(ends, device()) as address:
@@ -575,8 +634,115 @@ async def test_an_alert_that_a_failed_write_runs_into_is_still_read() -> None:
     assert trace.alert.name == "unknown_ca"
 
 
+async def test_garbage_for_a_handshake_message_is_told_with_the_alert_that_we_sent() -> None:
+    alerts: list[bytes] = []
+
+    async def handler(stream: trio.SocketStream) -> None:
+        await read_client_hello(stream)
+        await stream.send_all(b"\x16\x03\x03\x00\x04\x63\x00\x00\x00")
+        alerts.append(await stream.receive_some())
+
+    trace = new_trace()
+    async with tcp_server(handler) as address:
+        error = await failure_of(address, trace=trace)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+    assert error.failure.kind is FailureKind.TLS_PROTOCOL_ERROR
+    assert trace.alert is not None
+    assert (trace.alert.direction, trace.alert.name) == ("sent", "unexpected_message")
+    assert alerts == [b"\x15\x03\x01\x00\x02\x02\x0a"]  # the record version of a first flight
+
+
+class MeddlingSocket(socket.socket):
+    """A client's socket whose server lives in ``send``: what it answers is there before the next thing happens."""
+
+    def meddle(self, other_end: socket.socket, context: SSL.Context, last_words: bytes | None) -> None:
+        self.other_end = other_end
+        self.last_words = last_words
+        self.writes = 0
+        self.server = SSL.Connection(context, None)
+        self.server.set_app_data([])
+        self.server.set_accept_state()
+
+    def send(self, data: bytes, flags: int = 0) -> int:  # type: ignore[override]  # bytes are all that it is given
+        self.writes += 1
+        if self.last_words is None and self.writes % 2:
+            raise BlockingIOError
+        if self.last_words is not None and self.writes == 2:
+            self.other_end.sendall(self.last_words)
+            self.other_end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.other_end.close()
+            return super().send(data, flags)
+        self.server.bio_write(data)
+        with contextlib.suppress(SSL.WantReadError):
+            self.server.do_handshake()
+        with contextlib.suppress(SSL.WantReadError):
+            self.other_end.sendall(self.server.bio_read(65_536))
+        return len(data)
+
+
+@contextlib.contextmanager
+def meddled_connection(trace: Trace, last_words: bytes | None) -> Iterator[TLSConnection]:
+    """``last_words``: what the server says before it resets, in place of taking our answer; ``None`` for a good one."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        sock = MeddlingSocket()
+        sock.connect(listener.getsockname())
+        sock.setblocking(False)
+        other_end, _ = listener.accept()
+    with other_end:
+        sock.meddle(other_end, server_context(server_identity(ENDPOINT), version="TLSv1.2"), last_words)
+        connection = TLSConnection(tls_context()._connection(None, None, _Peer(ENDPOINT, trace)), sock)
+        yield connection
+        connection.close()
+
+
 async def test_an_alert_that_a_failed_write_of_the_handshake_runs_into_is_still_read() -> None:
-    """The server's flight, its alert and its reset are there before we write our answer to the first."""
+    """It arrives, with a reset, after we read the server's flight and before we write our answer."""
+    trace = new_trace()
+    told = pytest.raises(SSL.Error)
+    alert = b"\x15\x03\x03\x00\x02\x02\x28"  # fatal, handshake_failure
+    with meddled_connection(trace, alert) as connection, trio.fail_after(TEST_SECONDS), told as caught:
+        await connection.handshake()
+
+    assert failure_from(caught.value, Stage.TLS).detail == "handshake_failure"
+    assert trace.alert is not None
+    assert trace.alert.direction == "received"
+
+
+async def test_a_failed_write_of_the_handshake_without_last_words_is_a_reset() -> None:
+    told = pytest.raises(OSError)
+    with meddled_connection(new_trace(), b"") as connection, trio.fail_after(TEST_SECONDS), told as caught:
+        await connection.handshake()
+
+    assert failure_from(caught.value, Stage.TLS).kind is FailureKind.CONNECTION_RESET
+
+
+async def test_after_a_fatal_error_nothing_is_sent() -> None:
+    async def handler(end: ServerEnd) -> None:
+        await end.send_raw(b"\x17\x03\x03\x00\x20" + bytes(32))
+        await end.stream.receive_some()
+
+    async with tls_server(handler) as address:
+        connection = await connect(address)
+        with pytest.raises(SSL.Error):
+            await receive(connection)
+        with pytest.raises(SSL.Error):
+            connection.send_nowait(b"x")
+        assert repr(connection) == "<TLSConnection broken>"
+        await connection.aclose(TEST_SECONDS)
+
+
+async def test_a_handshake_waits_for_room_in_the_socket() -> None:
+    trace = new_trace()
+    with meddled_connection(trace, None) as connection:
+        with trio.fail_after(TEST_SECONDS):
+            await connection.handshake()
+        assert connection.version == "TLSv1.2"
+
+
+async def test_a_flight_with_an_alert_behind_it_is_told_by_the_alert() -> None:
 
     async def handler(end: ServerEnd) -> None:
         end.tls.set_accept_state()
@@ -607,7 +773,7 @@ async def test_no_common_version_is_an_alert() -> None:
     assert error.failure.detail == "protocol_version"
 
 
-async def test_garbage_is_a_protocol_error_and_the_alert_sent_is_told() -> None:
+async def test_what_is_not_tls_is_a_protocol_error() -> None:
     async def handler(stream: trio.SocketStream) -> None:
         await read_client_hello(stream)
         await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -621,8 +787,7 @@ async def test_garbage_is_a_protocol_error_and_the_alert_sent_is_told() -> None:
     assert error.failure.kind is FailureKind.TLS_PROTOCOL_ERROR
     assert error.failure.stage is Stage.TLS
     assert error.failure.detail == "wrong version number"
-    assert trace.alert is not None
-    assert (trace.alert.direction, trace.alert.name) == ("sent", "protocol_version")
+    assert trace.alert is None
 
 
 @pytest.mark.parametrize("after_hello", [True, False])
@@ -773,6 +938,8 @@ async def test_a_closed_connection_says_so() -> None:
             await connection.wait_writable()
         with pytest.raises(trio.ClosedResourceError):
             connection.flush_nowait()
+        connection.end_sending()
+        connection.close()
         assert repr(connection) == "<TLSConnection closed>"
 
 

@@ -104,17 +104,17 @@ async def relay(port: int, client: trio.SocketStream) -> None:
     server = await trio.open_tcp_stream("127.0.0.1", port)
     await client.send_all(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
     async with client, server, trio.open_nursery() as nursery:
-        nursery.start_soon(pipe, client, server)
-        nursery.start_soon(pipe, server, client)
+        nursery.start_soon(pipe, client, server, nursery.cancel_scope)
+        nursery.start_soon(pipe, server, client, nursery.cancel_scope)
 
 
-async def pipe(source: trio.SocketStream, target: trio.SocketStream) -> None:
+async def pipe(source: trio.SocketStream, target: trio.SocketStream, both: trio.CancelScope) -> None:
     try:
         while data := await source.receive_some():
             await target.send_all(data)
         await target.send_eof()
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # the other end has gone
+    except trio.BrokenResourceError:
+        both.cancel()  # a reset (a killed client has bytes unread) ends the connection in both directions
 
 
 @asynccontextmanager

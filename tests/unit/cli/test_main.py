@@ -1,6 +1,7 @@
 """The command line as a whole: verbs, exit codes, errors without a traceback."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,15 @@ def test_doctor_finds_a_ca_that_is_not_there(devicesim: Devicesim, tmp_path: Pat
 
     assert told.code == 3
     assert "no.pem cannot be read" in told.out
+
+
+def test_emulate_on_a_port_that_is_taken_exits_3(devicesim: Devicesim) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for option in ("--api-port", "--mqtt-port", "--admin-port"):
+            refused = devicesim("emulate", option, str(port))
+            assert refused.code == 3
+            assert "cannot listen on '127.0.0.1'" in refused.err
+            assert "Traceback" not in refused.err

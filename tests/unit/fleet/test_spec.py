@@ -116,6 +116,20 @@ rate = "fast"
         ('sni = "other:a"', 'sni = "other:b"', "groups.second.sni", "that is 'endpoint'"),
         ('sni = "other:a"', 'sni = "literal:"', "groups.second.sni", "does not match"),
         ('sni = "other:a"', 'sni = "literal:a\\u0007b"', "groups.second.sni", "printable ASCII"),
+        (
+            'sni = "other:a"',
+            'sni = "literal:127.0.0.1"',
+            "groups.second.sni",
+            "is an IP address, which RFC 6066 forbids",
+        ),
+        ("count = 30", 'count = 30\nverify_name = "a b"', "groups.first.verify_name", "neither a DNS name"),
+        ("[accounts.a]", "[devices]\nnot_after = 2030-01-01T00:00:00\n[accounts.a]", "devices.not_after", "timezone"),
+        (
+            "[accounts.a]",
+            '[devices]\nkey_type = "ec-p384"\n[tls]\nmaximum_version = "TLSv1.2"\n[accounts.a]',
+            "tls.group",
+            "take 'P-384' or 'any'",
+        ),
         ('sni = "other:a"', 'sni = "sometimes"', "groups.second.sni", "does not match"),
         (
             'provisioning = "JITP"',

@@ -90,6 +90,7 @@ ROWS: list[tuple[BaseException, Stage, FailureKind, str]] = [
     (ssl_error("tlsv1 alert unknown ca"), Stage.CONNACK, K.TLS_ALERT, "unknown_ca"),
     (ssl_error("tlsv13 alert certificate required"), Stage.CONNACK, K.TLS_ALERT, "certificate_required"),
     (ssl_error("ssl/tls alert bad certificate"), Stage.TLS, K.TLS_ALERT, "bad_certificate"),
+    (ssl_error("tls alert handshake failure"), Stage.TLS, K.TLS_ALERT, "handshake_failure"),
     (ssl_error("tlsv1 alert user cancelled"), Stage.TLS, K.TLS_ALERT, "user_canceled"),
     (ssl_error("wrong version number"), Stage.TLS, K.TLS_PROTOCOL_ERROR, "wrong version number"),
     (ssl_error("unknown alert type"), Stage.TLS, K.TLS_PROTOCOL_ERROR, "unknown alert type"),

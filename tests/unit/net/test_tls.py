@@ -3,17 +3,17 @@
 import pytest
 import trio
 import trio.testing
+from service_identity.exceptions import VerificationError
 
 from devicesim.net.failures import ConnectionFailed
 from devicesim.net.tls import (
     Deadlines,
     TLSContext,
     TLSSettings,
-    check_server_name,
-    check_verify_name,
     under_way,
 )
 from devicesim.outcome import Alert, FailureKind, Stage, Trace
+from tests.net_support import server_identity
 
 
 @pytest.mark.parametrize(
@@ -48,38 +48,16 @@ def test_a_deadline_is_more_than_nothing(name: str, seconds: float) -> None:
         Deadlines(**{name: seconds})
 
 
-@pytest.mark.parametrize("name", ["a", "A.Example.", "under_score", "xn--bcher-kva.example", "host:8883", "x" * 255])
-def test_server_names_are_sent_verbatim(name: str) -> None:
-    assert check_server_name(name) == name.encode()
+def test_names_verified_are_remembered_but_not_without_end() -> None:
+    context = TLSContext(TLSSettings(roots=()))
+    certificate = server_identity("*.iot.eu-west-1.localhost").certificate
 
+    for number in range(600):
+        context._verify_name(certificate, f"account-{number}.iot.eu-west-1.localhost")
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("", "server name '' has 0 characters; 1 to 255 can be sent"),
-        ("x" * 256, "has 256 characters"),
-        ("bücher.example", "xn-- form"),
-        ("tab\there", "not printable ASCII"),
-        ("192.0.2.1", "server name '192.0.2.1' is an IP address, which RFC 6066 forbids in SNI; send none instead"),
-        ("2001:db8::1", "is an IP address"),
-    ],
-)
-def test_server_names_that_cannot_be_sent_are_refused(name: str, message: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        check_server_name(name)
-
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["a.example", "localhost", "192.0.2.1", "2001:db8::1", "A_b-c.example."])
-def test_names_that_can_be_verified(name: str) -> None:
-    check_verify_name(name)
-
-
-@pytest.mark.parametrize("name", ["", "*.example", "two words", "host:8883", "bücher.example"])
-def test_names_that_cannot_be_verified_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="neither a DNS name in ASCII nor an IP address"):
-        check_verify_name(name)
+    assert 0 < len(context._names_verified) <= 256
+    with pytest.raises(VerificationError):
+        context._verify_name(certificate, "account-1.iot.eu-west-2.localhost")
 
 
 # --- a stage under way

@@ -1,0 +1,300 @@
+"""The MQTT client over a connection in memory: what is hard to bring about with sockets, made to happen."""
+
+from collections import deque
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from devicesim.net.failures import ConnectionFailed, EndOfStreamError
+from devicesim.net.mqtt import FAIR_SHARE, MQTTClient, MQTTSettings, _Connection
+from devicesim.net.stream import TLSConnection
+from devicesim.net.tls import Deadlines
+from devicesim.outcome import FailureKind, Stage, Trace
+
+ACCEPT = b"\x20\x02\x00\x00"
+ACCEPT_TWO_AT_ONCE = b"\x20\x06\x00\x00\x03\x21\x00\x02"
+"""MQTT 5, with a Receive Maximum of 2."""
+
+
+class FakeTLS:
+    """A TLS connection in memory: what comes in is queued by the test, and what goes out has the room that it gives."""
+
+    def __init__(self) -> None:
+        self.incoming: deque[bytes | Exception] = deque()
+        self.sent = bytearray()
+        self.room: float = float("inf")
+        self.write_fails: Exception | None = None
+        self.closed = False
+        self._changed = trio.Event()
+
+    def say(self, *what: bytes | Exception) -> None:
+        self.incoming.extend(what)
+        self.change()
+
+    def change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def receive_nowait(self) -> bytes:
+        if self.closed:
+            raise trio.ClosedResourceError
+        if not self.incoming:
+            raise trio.WouldBlock
+        what = self.incoming.popleft()
+        if isinstance(what, Exception):
+            raise what
+        return what
+
+    def send_nowait(self, data: bytes | bytearray) -> int:
+        if self.write_fails is not None:
+            raise self.write_fails
+        if self.closed:
+            raise trio.ClosedResourceError
+        if self.room <= 0:
+            raise trio.WouldBlock
+        taken = int(min(len(data), self.room))
+        self.room -= taken
+        self.sent += data[:taken]
+        return taken
+
+    def flush_nowait(self) -> None:
+        pass
+
+    async def wait_readable(self) -> None:
+        while not self.incoming and not self.closed:
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint()
+        if self.closed:
+            raise trio.ClosedResourceError
+
+    async def wait_writable(self) -> None:
+        while self.room <= 0 and not self.closed:
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint()
+
+    def end_sending(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+        self.change()
+
+    async def aclose(self, linger: float = 0) -> None:
+        self.close()
+
+
+def connection(
+    tls: FakeTLS,
+    settings: MQTTSettings | None = None,
+    *,
+    deadlines: Deadlines | None = None,
+    trace: Trace | None = None,
+) -> _Connection:
+    """As open_mqtt makes it, but on this connection."""
+
+    async def connect() -> MQTTClient:
+        seen = trace or Trace(start=trio.current_time())
+        client = MQTTClient(
+            cast(TLSConnection, tls), "robot", settings or MQTTSettings(), deadlines or Deadlines(), seen
+        )
+        await client._connect(trio.current_time)
+        return client
+
+    return _Connection(connect)
+
+
+async def test_a_socket_without_room_for_connect_times_out_there(autojump_clock: trio.testing.MockClock) -> None:
+    tls = FakeTLS()
+    tls.room = 3
+    trace = Trace(start=0)
+
+    with pytest.raises(ConnectionFailed) as caught:
+        async with connection(tls, deadlines=Deadlines(connect=7), trace=trace):
+            pytest.fail("connected")
+
+    assert caught.value.failure.kind is FailureKind.TIMEOUT
+    assert caught.value.failure.stage is Stage.CONNECT
+    assert caught.value.failure.detail == "no room for CONNECT in the socket within 7 s"
+    assert trio.current_time() == 7
+    assert Stage.CONNECT not in trace.reached
+
+
+async def test_connect_is_written_in_pieces_as_there_is_room(autojump_clock: trio.testing.MockClock) -> None:
+    tls = FakeTLS()
+    tls.room = 3
+    tls.say(ACCEPT)
+
+    async def make_room() -> None:
+        while not tls.closed:
+            await trio.sleep(0.1)
+            tls.room = 3
+            tls.change()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make_room)
+        async with connection(tls):
+            sent = bytes(tls.sent)
+
+    assert sent == b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05robot"
+
+
+async def test_a_write_that_fails_tells_what_the_server_said_before() -> None:
+    tls = FakeTLS()
+    tls.say(b"\x20\x03\x00\x00\x00")
+    async with connection(tls, MQTTSettings(version="5")) as client:
+        tls.write_fails = BrokenPipeError(32, "Broken pipe")
+        tls.incoming.extend([b"\x30\x04\x00\x01a\x00", b"\xe0\x01\x8e"])
+
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.publish("a", b"")
+
+        assert (await client.receive()).topic == "a"
+
+    assert caught.value.failure.kind is FailureKind.DISCONNECTED_BY_SERVER
+    assert caught.value.failure.detail == "0x8e Session taken over"
+
+
+@pytest.mark.parametrize("then", [EndOfStreamError(), ConnectionResetError(104, "reset"), None], ids=repr)
+async def test_a_write_that_fails_tells_itself_when_the_server_said_nothing(then: Exception | None) -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    async with connection(tls) as client:
+        tls.write_fails = ConnectionResetError(104, "Connection reset by peer")
+        if then is not None:
+            tls.incoming.append(then)
+
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.publish("a", b"")
+        with pytest.raises(ConnectionFailed):
+            await client.wait_closed()
+
+    assert caught.value.failure.kind is FailureKind.CONNECTION_RESET
+    assert tls.closed
+
+
+async def test_a_write_that_fails_later_ends_the_connection_too() -> None:
+    """What waited for room, written by the task of its own."""
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    async with connection(tls) as client:
+        tls.room = 2
+        await client.publish("a", b"more than there is room for")
+        tls.write_fails = BrokenPipeError(32, "Broken pipe")
+        tls.room = 100
+        tls.change()
+
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.wait_closed()
+
+    assert caught.value.failure.kind is FailureKind.CLOSED_AFTER_CONNACK
+    assert "EPIPE" in caught.value.failure.detail
+
+
+async def test_a_flood_leaves_other_tasks_their_turn() -> None:
+    """The reading stops every now and then, without waiting for a socket that has nothing more to say."""
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    count = FAIR_SHARE * 5
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while tls.incoming:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with connection(tls, MQTTSettings(receive_buffer=10_000)) as client, trio.open_nursery() as nursery:
+        tls.say(*[b"\x30\x04\x00\x01ax"] * count)
+        nursery.start_soon(other)
+        received = [(await client.receive()).payload for _ in range(count)]
+
+    assert received == [b"x"] * count
+    assert turns > 1
+
+
+async def test_who_waits_for_a_slot_is_told_of_the_end() -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT_TWO_AT_ONCE)
+    kinds: list[FailureKind] = []
+
+    async def publish(client: MQTTClient) -> None:
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.publish("a", b"", qos=1)
+        kinds.append(caught.value.failure.kind)
+
+    async with connection(tls, MQTTSettings(version="5")) as client, trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(publish, client)
+        await trio.testing.wait_all_tasks_blocked()
+        tls.say(EndOfStreamError())
+
+    assert kinds == [FailureKind.CLOSED_AFTER_CONNACK] * 5
+
+
+async def test_waiting_for_a_slot_has_a_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT_TWO_AT_ONCE)
+    details: list[str] = []
+
+    async def publish(client: MQTTClient) -> None:
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.publish("a", b"", qos=1)
+        details.append(caught.value.failure.detail)
+
+    settings = MQTTSettings(version="5", keep_alive=0)
+    async with connection(tls, settings, deadlines=Deadlines(request=5)) as client, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(publish, client)
+
+    assert sorted(details) == ["no PUBACK of earlier messages within 5 s", *["no PUBACK within 5 s"] * 2]
+
+
+async def test_a_message_that_cannot_be_gives_its_slot_back() -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT_TWO_AT_ONCE)
+    async with connection(tls, MQTTSettings(version="5")) as client:
+        for _ in range(5):
+            with pytest.raises(ValueError, match="wildcard"):
+                await client.publish("a/#", b"", qos=1)
+        tls.say(b"\x40\x02\x00\x01")
+        with trio.fail_after(5):
+            await client.publish("a", b"", qos=1)
+
+
+async def test_leaving_tells_other_tasks_that_the_client_is_closed() -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    closed = 0
+
+    async def waits(call: str, client: MQTTClient) -> None:
+        nonlocal closed
+        with pytest.raises(trio.ClosedResourceError):
+            await (client.receive() if call == "receive" else client.subscribe("a"))
+        closed += 1
+
+    async with trio.open_nursery() as outer:
+        async with connection(tls) as client:
+            outer.start_soon(waits, "receive", client)
+            outer.start_soon(waits, "subscribe", client)
+            outer.start_soon(client.wait_closed)
+            await trio.testing.wait_all_tasks_blocked()
+        outer.cancel_scope.deadline = trio.current_time() + 5
+
+    assert closed == 2
+    assert client.failure is None
+
+
+async def test_a_crash_in_the_background_task_is_not_hidden() -> None:
+    """A programming error is no failure of the connection."""
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - it comes out of the context manager
+        async with connection(tls):
+            tls.say(KeyError("a bug"))
+            await trio.sleep_forever()
+
+    assert caught.value.subgroup(KeyError) is not None
+    assert tls.closed
