@@ -1,5 +1,6 @@
 """What README claims holds: commands and options, exit codes, fleets, the file shown, what the demo prints."""
 
+import ast
 import json
 import os
 import re
@@ -8,13 +9,17 @@ import subprocess
 import sys
 import textwrap
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
+import botocore.session
 import click
 import pytest
 
+from devicesim import rules
 from devicesim.cli import main as main_module
 from devicesim.cli import output
+from devicesim.emulator.operations import table
 from devicesim.errors import DevicesimError, FleetFileError, InputError, TargetError
 from devicesim.fleet.spec import load_fleet, parse_fleet
 from tests.support import ROOT
@@ -164,6 +169,55 @@ def test_scripts_and_files_that_readme_names_exist() -> None:
         assert name.endswith(".py") or os.access(path, os.X_OK), name
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def settings_by_evidence() -> tuple[set[str], set[str]]:
+    """All settings of the emulator, and those whose documentation says that some of it is inferred."""
+    every, inferred = set(), set()
+    for name in ("settings.py", "state/environment.py"):
+        tree = ast.parse((ROOT / "devicesim" / "emulator" / name).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.ClassDef) and node.name.endswith("Settings")):
+                continue
+            for field, words in pairwise(node.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    every.add(field.target.id)
+                    if re.search(r"\bI\b(?=[);.,])", ast.unparse(words)):
+                        inferred.add(field.target.id)
+    return every, inferred
+
+
+def test_every_inferred_choice_is_listed_among_the_differences() -> None:
+    every, inferred = settings_by_evidence()
+    first_cells = re.findall(r"^\| (`.*?) \|", section("The emulator"), re.MULTILINE)
+    listed = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
+
+    assert len(inferred) > 15
+    assert inferred <= listed
+    assert listed <= every
+
+
+def test_the_number_of_operations_is_the_one_given() -> None:
+    found = re.search(r"About (\d+) of AWS IoT's (\d+) operations", README)
+    assert found
+    every = botocore.session.get_session().get_service_model("iot").operation_names
+
+    assert abs(len(table.IOT) - int(found[1])) < 5
+    assert abs(len(every) - int(found[2])) < 30
+    for name in re.findall(r"`((?:Create|Register|Transfer)\w+)`", section("The emulator")):
+        assert name in every
+        assert name not in table.IOT
+
+
+def test_evidence_keys_of_the_oracle_are_explained() -> None:
+    explained = set(re.findall(r"\b[A-Z][A-Z0-9-]+\b", section("Evidence")))
+    used = {
+        key for row in rules.rows() for key in re.findall(r"\b(?:MS1755|BC|DG22|BLOG-MA|ATLAS|WS|DEEP)\b", row.source)
+    }
+
+    assert used
+    assert used <= explained
+    assert {letter for row in rules.rows() for letter in row.mark if letter.isalpha()} == set("DMSI")
 
 
 def test_ci_calls_the_one_script() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import trio
 
+from devicesim.cli.emulated import emulator_settings
 from devicesim.emulator.service import AccountConfig, EmulatorConfig, serve
-from devicesim.emulator.settings import Settings
 from devicesim.errors import TargetError
 from devicesim.fleet.spec import Emulator, load_fleet
 
@@ -63,7 +63,7 @@ def command(
         api_port=api_port,
         mqtt_port=mqtt_port,
         admin_port=admin_port,
-        settings=Settings(jitp_delay=section.jitp_delay),
+        settings=emulator_settings(section, fleet_path or Path("-")),
         seed=section.seed,
     )
     trio.run(_serve, config, until_stdin_closes)

@@ -15,6 +15,7 @@ import trio
 
 from devicesim import __version__
 from devicesim.cli.child import emulator
+from devicesim.cli.emulated import emulator_settings
 from devicesim.cli.limits import raise_open_files
 from devicesim.cli.options import material_files, material_options
 from devicesim.cli.output import EXIT_INTERRUPTED, exit_code, show_progress, show_summary
@@ -100,6 +101,8 @@ def command(
         raise click.UsageError(
             "--endpoint-url of an emulator needs --connect-to and --cacert too: mqtt and ca_file of its ready line"
         )
+    if target == "emulator" and endpoint_url is None:
+        emulator_settings(fleet.file.emulator, fleet.path)  # told here, not by the child's failing to start
     now = datetime.now(UTC)
     files = material_files(ca_path, ca_key, seed)
     material = load_material(fleet, files, now=now, make=target == "emulator")

@@ -218,6 +218,8 @@ class Emulator(_Model):
     """Seconds that JITP takes, drawn evenly; AWS: usually 1 to 3."""
     seed: int | None = None
     """Of the emulator's randomness."""
+    settings: dict[str, Any] = {}
+    """Further settings by name, in place of their defaults: README lists those where AWS's behaviour is not known."""
 
 
 class FleetFile(_Model):

@@ -263,7 +263,7 @@ def reasons(summary: Summary) -> RenderableType | None:
         _add(
             table, Text(f"{row.id} [{row.mark}]"), Text.assemble(row.says, (f" ({evidence})" if evidence else "", DIM))
         )
-    marks = "[D] documented, [M] measured, [S] works in practice, [I] inferred; rows of aws-iot-behaviour.md"
+    marks = "[D] documented, [M] measured, [S] works in practice, [I] inferred; keys: README, Evidence"
     return Group(table, Text(marks, style=DIM))
 
 

@@ -365,3 +365,13 @@ def test_doctor_asks_a_target_that_runs(
     assert "prod: credentials" in told.out
     assert "against the control plane's" in told.out
     assert ".iot.us-east-1.localhost" in told.out
+
+
+def test_an_emulator_that_behaves_otherwise_is_found_out(tmp_path: Path) -> None:
+    """The emulator does not share the oracle: told to turn devices without SNI away, it is contradicted."""
+    fleet = edited(tmp_path, "walkthrough.toml", ("[emulator]", "[emulator]\nsettings = { jit_without_sni = false }"))
+
+    ended, summary = run_fleet(fleet, tmp_path)
+
+    assert ended == 99
+    assert [group["name"] for group in summary["groups"] if not group["agrees"]] == ["without-sni"]
