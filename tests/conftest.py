@@ -1,11 +1,18 @@
 """Fixtures that several tests share."""
 
+import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support import Devicesim, Outcome
+
+# The same examples on every run, so that a failure is of the change at hand; HYPOTHESIS_PROFILE=explore draws new ones.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture
