@@ -7,8 +7,11 @@ The failure of one device's connection is not an exception of this page: it is d
 :class:`devicesim.outcome.Failure` in an attempt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class DevicesimError(Exception):
@@ -66,3 +69,12 @@ class TargetError(DevicesimError):
     """The target (AWS, or the emulator) could not be reached or set up; its own words are in the message."""
 
     exit_code = 3
+
+
+def leaves(group: BaseExceptionGroup[E]) -> Iterator[E]:
+    """The errors in a group, however deep: every nursery on the way up wraps what its tasks raise once more."""
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from leaves(each)
+        else:
+            yield each

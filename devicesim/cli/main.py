@@ -4,6 +4,7 @@ Exit codes (design.md §4): 0 all met, 2 usage, 3 target could not be reached or
 be generated, 99 an expectation or threshold failed, 104 the fleet file is wrong, 105 interrupted.
 """
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -11,10 +12,12 @@ from importlib import import_module
 import click
 
 from devicesim import __version__
-from devicesim.errors import DevicesimError, FleetFileError
+from devicesim.errors import DevicesimError, FleetFileError, leaves
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 105
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""What a disk does to whoever writes to it: no bug of ours."""
 
 _VERBS = {
     "run": "Run a fleet and hold what happened against what IoT Core should do.",
@@ -53,8 +56,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        code = cli.main(standalone_mode=False)
-        sys.stdout.flush()
+        code = cli.main(prog_name="devicesim", standalone_mode=False)
+        if sys.stdout is not None:  # closed before we were started
+            sys.stdout.flush()
     except click.exceptions.Exit as exc:
         code = exc.exit_code
     except click.ClickException as exc:
@@ -65,8 +69,14 @@ def main() -> None:
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         # the reader of our output (head, less) has gone: nothing more can be written, at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = 1  # as click has it
+    except OSError as exc:
+        if exc.errno not in _FULL:
+            raise
+        _drop_output()
+        click.echo(f"devicesim: error: {exc.strerror}", err=True)
+        code = 1
     except DevicesimError as exc:
         code = _tell(exc)
     except BaseExceptionGroup as group:
@@ -74,13 +84,12 @@ def main() -> None:
         told, rest = group.split(DevicesimError)
         if told is None or rest is not None:
             raise
-        code = _tell(_first(told))
+        code = _tell(next(leaves(told)))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _first(group: BaseExceptionGroup[DevicesimError]) -> DevicesimError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(error: DevicesimError) -> int:

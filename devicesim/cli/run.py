@@ -14,15 +14,15 @@ import click
 import trio
 
 from devicesim import __version__
-from devicesim.cli.child import emulator
+from devicesim.cli.child import Child, emulator
 from devicesim.cli.emulated import emulator_settings
 from devicesim.cli.limits import raise_open_files
 from devicesim.cli.options import material_files, material_options
 from devicesim.cli.output import EXIT_INTERRUPTED, exit_code, show_progress, show_summary
-from devicesim.errors import DevicesimError, InputError
+from devicesim.errors import DevicesimError, InputError, leaves
 from devicesim.fleet.identities import Material, load_material
 from devicesim.fleet.runner import Run
-from devicesim.fleet.spec import Fleet, load_fleet, parse_rate
+from devicesim.fleet.spec import MAX_DEVICES, MAX_RATE, Fleet, load_fleet, parse_rate
 from devicesim.fleet.target import Kind, Target, accesses, roots
 from devicesim.pki import keyfile
 from devicesim.pki.identity import load_certificates
@@ -43,8 +43,8 @@ class _Rate(click.ParamType[float]):
             rate = parse_rate(str(value))
         except ValueError as exc:
             self.fail(f"{value!r}: {exc}", param, ctx)
-        if not rate > 0:
-            self.fail(f"{value!r} is not more than 0", param, ctx)
+        if not 0 < rate <= MAX_RATE:
+            self.fail(f"{value!r} is not more than 0 and at most {MAX_RATE}/s", param, ctx)
         return rate
 
 
@@ -66,7 +66,9 @@ class _Options:
 @click.option("--connect-to", metavar="HOST:PORT", help="Dial this in place of the endpoints; the names stay.")
 @click.option("--cacert", type=click.Path(path_type=Path), metavar="FILE", help="PEM roots that the devices trust.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New directory for the run's record.")
-@click.option("--devices", type=click.IntRange(min=1), metavar="N", help="So many devices, in the file's proportions.")
+@click.option(
+    "--devices", type=click.IntRange(1, MAX_DEVICES), metavar="N", help="So many devices, in the file's proportions."
+)
 @click.option("--rate", type=_Rate(), help="Starts a second, such as 50/s, in place of the file's.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, and no table beside --json.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
@@ -169,41 +171,50 @@ async def _run(fleet: Fleet, material: Material, options: _Options, session: _Se
     async with AsyncExitStack() as stack:
         writer = stack.enter_context(RunWriter.create(options.directory / RECORD_NAME, facts))
         try:
-            target = await _target(fleet, options, stack)
+            target, child = await _target(fleet, options, stack)
             run = Run(fleet, material, target, writer, run_id=secrets.token_hex(4), epoch=time.time)
             session.run = run
             async with trio.open_nursery() as nursery:
                 if not options.quiet:
                     nursery.start_soon(show_progress, run.progress)
+                if child is not None:
+                    nursery.start_soon(_fail_with, child, run)
                 await run.execute()
                 nursery.cancel_scope.cancel()
         except* DevicesimError as group:
-            for error in group.exceptions:
+            for error in leaves(group):
                 writer.add_note(Note(at=time.time(), kind="error", text=str(error)))
             raise
 
 
-async def _target(fleet: Fleet, options: _Options, stack: AsyncExitStack) -> Target:
-    """The target that the options name; the emulator is started when it is to be ours."""
-    given = None
+async def _fail_with(child: Child, run: Run) -> None:
+    """No device is kept trying against an emulator that is no longer there."""
+    run.fail(await child.ended())
+
+
+async def _target(fleet: Fleet, options: _Options, stack: AsyncExitStack) -> tuple[Target, Child | None]:
+    """The target that the options name, and the emulator that was started for it when it is to be ours."""
+    given = child = None
     if options.cacert is not None:
         given = load_certificates(keyfile.read(options.cacert), str(options.cacert))
     url, addresses = options.endpoint_url, {}
     if options.target == "emulator" and url is None:
-        ready = await stack.enter_async_context(emulator(fleet.path, options.directory / "emulator.log"))
+        child = await stack.enter_async_context(emulator(fleet.path, options.directory / "emulator.log"))
+        ready = child.ready
         url = ready["api"]
         addresses = {each["name"]: (each["mqtt"]["host"], each["mqtt"]["port"]) for each in ready["accounts"]}
         ca_file = Path(ready["ca_file"])
         given = load_certificates(keyfile.read(ca_file), str(ca_file)) if given is None else given
     if options.connect_to is not None:
         addresses = dict.fromkeys(fleet.file.accounts, options.connect_to)
-    return Target(
+    target = Target(
         kind=options.target,
         accounts=accesses(fleet, options.target, url),
         addresses=addresses,
         port=fleet.file.mqtt.port,
         roots=roots(fleet, given),
     )
+    return target, child
 
 
 def _make_directory(out: Path | None, fleet: Fleet, now: datetime) -> Path:

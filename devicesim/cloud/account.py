@@ -13,6 +13,7 @@ import boto3
 import trio
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from devicesim.errors import TargetError
 
@@ -67,7 +68,10 @@ class AccountClient:
                 else boto3.Session(profile_name=access.profile, region_name=access.region)
             )
             config = Config(
-                retries={"mode": "standard" if access.emulated else "adaptive", "max_attempts": 8},
+                retries={
+                    "mode": "standard" if access.emulated else "adaptive",
+                    "max_attempts": 3 if access.emulated else 8,
+                },
                 max_pool_connections=PARALLEL_CALLS,
                 connect_timeout=10,
                 read_timeout=60,
@@ -77,6 +81,11 @@ class AccountClient:
         except BotoCoreError as exc:
             raise TargetError(
                 f"account {access.name!r}: {_one_line(exc)}", hint="name a profile that exists: accounts.*.profile"
+            ) from exc
+        except ValueError as exc:  # what botocore raises for a URL that it cannot use
+            raise TargetError(
+                f"account {access.name!r}: endpoint URL {access.endpoint_url!r} cannot be used: {_one_line(exc)}",
+                hint="a control plane's URL is such as http://127.0.0.1:8080",
             ) from exc
 
     async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
@@ -123,6 +132,10 @@ class AccountClient:
             code, text = str(error.get("Code", "")), str(error.get("Message", ""))
             fields = {name: value for name, value in exc.response.items() if name not in ("Error", "ResponseMetadata")}
             raise ControlPlaneError(f"{where} refused: {code}: {text}", code=code, fields=fields) from exc
+        except ResponseParserError as exc:  # not of botocore's own tree of errors
+            raise TargetError(
+                f"{where} failed: the answer is not AWS's: {_one_line(exc)}", hint="is the URL that of a control plane?"
+            ) from exc
         except BotoCoreError as exc:
             raise TargetError(f"{where} failed: {_one_line(exc)}") from exc
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import trio
 
 from devicesim.cloud.account import AccountClient, ControlPlaneError
-from devicesim.errors import TargetError
+from devicesim.errors import TargetError, leaves
 from devicesim.net.failures import ConnectionFailed
 from devicesim.net.mqtt import MQTTClient, MQTTSettings, open_mqtt
 from devicesim.net.tls import Deadlines, TLSContext
@@ -29,6 +29,8 @@ Note = Callable[[str], None]
 RECONNECT_SECONDS = 1.0
 FIRST_CONNECT_TRIES = 10
 """A policy that was just attached may take some seconds to be in force."""
+REMOVE_SECONDS = 20.0
+"""The most that the end of a run waits for its own traces to be removed from an account."""
 _VALIDITY = timedelta(days=7)
 
 
@@ -70,11 +72,12 @@ class Activator:
         Raises :class:`TargetError` when the first connection cannot be made.
         """
         failed = 0
-        subscribed = False
+        subscribed = connected = False
         while True:
             try:
                 async with self._connect(identity, context, deadlines) as mqtt, trio.open_nursery() as nursery:
                     await mqtt.subscribe(f"$aws/events/certificates/registered/{self.plan.ca_id}", 1)
+                    connected = True
                     if not subscribed:
                         subscribed = True
                         task_status.started()
@@ -83,13 +86,14 @@ class Activator:
                         nursery.start_soon(self._handle, message.payload)
             except* ConnectionFailed as group:
                 failed += 1
-                reason = _first(group)
+                reason = next(leaves(group))
                 if not subscribed and failed >= FIRST_CONNECT_TRIES:
                     raise TargetError(
                         f"account {self.client.access.name!r}: the activator cannot subscribe to the registered event: "
                         f"{reason}"
                     ) from group
-                if subscribed:
+                if connected:  # once for each connection that is lost, not for every try to have it back
+                    connected = False
                     self.note(f"activator of {self.client.access.name} lost its connection: {reason}")
             await trio.sleep(RECONNECT_SECONDS)
 
@@ -141,10 +145,13 @@ def registered_certificate(payload: bytes, ca_id: str) -> str | None:
 
 
 @asynccontextmanager
-async def activator_identity(client: AccountClient, name: str, ca_id: str, now: datetime) -> AsyncIterator[Identity]:
+async def activator_identity(
+    client: AccountClient, name: str, ca_id: str, now: datetime, note: Note
+) -> AsyncIterator[Identity]:
     """A certificate with which an activator may watch one CA's events; removed from the account at the end.
 
-    Self-signed and registered without a CA (aws-iot-behaviour.md §1.4), so its key never leaves this process.
+    Self-signed and registered without a CA (aws-iot-behaviour.md §1.4), so its key never leaves this process. What
+    cannot be removed is told by ``note``, not raised: what the devices did stands all the same.
     """
     identity = self_signed(name, not_before=now - timedelta(minutes=5), not_after=now + _VALIDITY)
     target = client.access.arn(f"cert/{identity.certificate_id}")
@@ -165,11 +172,13 @@ async def activator_identity(client: AccountClient, name: str, ca_id: str, now: 
         await client.call("attach_policy", policyName=name, target=target)
         yield identity
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
-            await _remove(client, name, identity.certificate_id, target)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_SECONDS) as scope:
+            await _remove(client, name, identity.certificate_id, target, note)
+        if scope.cancelled_caught:
+            note(f"policy {name!r} and certificate {identity.certificate_id} are left: no answer in time")
 
 
-async def _remove(client: AccountClient, name: str, certificate: str, target: str) -> None:
+async def _remove(client: AccountClient, name: str, certificate: str, target: str, note: Note) -> None:
     for operation, parameters in (
         ("detach_policy", {"policyName": name, "target": target}),
         ("update_certificate", {"certificateId": certificate, "newStatus": "INACTIVE"}),
@@ -180,12 +189,7 @@ async def _remove(client: AccountClient, name: str, certificate: str, target: st
             await client.call(operation, **parameters)
         except ControlPlaneError as exc:
             if exc.code != "ResourceNotFoundException":
-                raise
-
-
-def _first(group: BaseExceptionGroup[ConnectionFailed]) -> ConnectionFailed:
-    each: BaseException = group
-    while isinstance(each, BaseExceptionGroup):
-        each = each.exceptions[0]
-    assert isinstance(each, ConnectionFailed)
-    return each
+                note(f"not removed: {exc}")
+        except TargetError as exc:
+            note(f"policy {name!r} and certificate {certificate} are left: {exc}")
+            return  # nobody answers, and each further call would be tried for seconds

@@ -148,7 +148,7 @@ def read_server_name(raw: bytes | None, settings: Settings) -> ServerName:
         text = raw.decode("ascii")
     except UnicodeDecodeError:  # RFC 6066: ASCII, A-labels for the rest
         return unresolvable
-    if is_ip_literal(text):
+    if is_ip_literal(text) or ":" in text:
         return ServerName(kind=ServerNameKind(settings.sni_ip_literal), text=text)
     if text.endswith("."):
         if settings.sni_trailing_dot != "stripped":
@@ -202,11 +202,14 @@ def decide(registry: Registry, presented: Presented, *, client_id: str, settings
     holder = registry.default_certificate_holder(presented.door.region, presented.certificate_id)
     if holder is not None:
         return _in_account(registry, holder, presented, client_id, settings, now, named=False)
-    if settings.jit_without_sni:
+    recorded = registry.certificates.has_default_holder(presented.door.region, presented.certificate_id)
+    if settings.jit_without_sni and not recorded:
         holder = _default_ca_holder(registry, presented, presented.leaf, settings)
-        if holder is not None:
+        # What that account has on record can only be SNI_ONLY: registered alone, or before the CA changed its mode
+        # (§10d: such a certificate must send SNI, D).
+        if holder is not None and presented.certificate_id not in holder.certificates:
             return _in_account(registry, holder, presented, client_id, settings, now, named=False)
-    return _nobody("no server name was sent, and no account holds the certificate or its CA in DEFAULT mode")
+    return _nobody("no server name was sent, and no account answers with the certificate or its CA in DEFAULT mode")
 
 
 def _nobody(detail: str) -> Decision:
@@ -345,11 +348,10 @@ def _unknown(
             f"the certificate is not registered, and its CA {ca.certificate_id} is {ca.status} with auto registration"
             f" {ca.auto_registration}"
         )
-    if named and settings.sni_misused_for_foreign_default_leaf:
-        holder = registry.default_certificate_holder(partition.region, leaf_id)
-        if holder is not None:
-            reason = Reason.SNI_MISUSED
-            detail += "; another account holds it in DEFAULT mode"
+    foreign = registry.certificates.has_default_holder(partition.region, leaf_id)  # this account has no record at all
+    if named and foreign and settings.sni_misused_for_foreign_default_leaf:
+        reason = Reason.SNI_MISUSED
+        detail += "; another account holds it in DEFAULT mode"
     return Decision(
         verdict=Verdict.REFUSED,
         check=Check.REGISTRATION,

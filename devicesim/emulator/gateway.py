@@ -324,7 +324,9 @@ class Gateway:
             try:
                 sent = link.tls.send(bytes(outbound[:_WRITE_SIZE]))
             except SSL.WantWriteError:
-                self._want(link, selectors.EVENT_READ | selectors.EVENT_WRITE)
+                # Nobody reads from an ended connection any more: what it sends would wake us up for ever.
+                reads = selectors.EVENT_READ if end is None else 0
+                self._want(link, reads | selectors.EVENT_WRITE)
                 self._flush_later(link, now)
                 return
             except SSL.WantReadError:

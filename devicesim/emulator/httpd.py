@@ -24,8 +24,9 @@ MAX_BODY = 2 * 1024 * 1024
 """Bytes of a request's body; the largest that can be right is a policy document of 404,600 characters, all escaped."""
 BODY_TIMEOUT = 30.0
 """Seconds for a request's body to arrive, so that a client that stops in the middle costs nothing for long."""
-KEEP_ALIVE = 60.0
-"""Seconds that a connection may be idle between requests."""
+KEEP_ALIVE = 10.0
+"""Seconds that a connection may be idle between requests, or take over a request's head. As short as that because
+hypercorn also keeps a connection for so long that the client has closed, with its file descriptor."""
 GRACE = 1.0
 """Seconds for requests under way when the server is stopped."""
 BACKLOG = 100

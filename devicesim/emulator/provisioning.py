@@ -7,16 +7,22 @@ A run is all or nothing in what it leaves behind: on the first refusal, what it 
 stays PENDING_ACTIVATION, and the outcome says why in AWS's words.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from devicesim.emulator import templates
-from devicesim.emulator.apierrors import APIError, resource_not_found, resource_registration_failure
+from devicesim.emulator.apierrors import (
+    APIError,
+    invalid_request,
+    resource_not_found,
+    resource_registration_failure,
+)
 from devicesim.emulator.registry import Partition, Registry
 from devicesim.emulator.state.records import CertificateStatus, EffectiveTemplate, Thing
 
@@ -31,6 +37,12 @@ _SUBJECT = {
 }
 """Pseudo parameters and subject attributes. ``SerialNumber`` is the subject's own attribute 2.5.4.5, as documented, and
 not the certificate's serial number (§3: sources disagree; §11 no. 10)."""
+
+THING_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
+ATTRIBUTE_NAME: Final = re.compile(r"[a-zA-Z0-9_.,@/:#-]{1,128}")
+ATTRIBUTE_VALUE: Final = re.compile(r"[a-zA-Z0-9_.,@/:#=\[\]-]{0,800}")
+"""CreateThing's own constraints (botocore, D). At the API the model keeps them; a template fills them in from a
+subject, which may hold what no thing can: a space, a backslash (SE272476)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +162,10 @@ def _thing(
     undo: list[Callable[[], object]],
     existing_thing: str,
 ) -> None:
+    _check(THING_NAME, plan.name, "thingName")
+    for key, value in plan.attributes.items():
+        _check(ATTRIBUTE_NAME, key, "attributePayload.attributes.key")
+        _check(ATTRIBUTE_VALUE, value, f"attributePayload.attributes.{key}.value")
     for group in plan.groups:
         registry.thing_groups.get(partition, group)  # groups and types must exist beforehand (§3)
     previous = partition.things.get(plan.name)
@@ -168,6 +184,14 @@ def _thing(
         return
     _override_attributes_and_type(registry, partition, plan, previous, undo, existing_thing)
     _override_groups(registry, partition, plan, undo, existing_thing)
+
+
+def _check(pattern: re.Pattern[str], value: str, path: str) -> None:
+    if not pattern.fullmatch(value):
+        raise invalid_request(  # code and text by analogy with CreateThing (I)
+            f"1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint:"
+            f" Member must satisfy regular expression pattern: {pattern.pattern}"
+        )
 
 
 def _override_attributes_and_type(

@@ -25,8 +25,8 @@ class Settings:
     sni_ignores_case: bool = True
     """Whether the server name is compared without regard to case (§4.1: RFC 6066 says so, AWS does not; I)."""
     sni_ip_literal: Literal["absent", "unresolvable"] = "absent"
-    """An IP address as server name, which RFC 6066 forbids: as if none had been sent, or as a name of nobody's
-    (§4.1, I)."""
+    """An IP address as server name, or a name with a port (``endpoint:8883``), neither of which RFC 6066 allows: as if
+    none had been sent, or as a name of nobody's (§4.1, I)."""
     sni_trailing_dot: Literal["absent", "unresolvable", "stripped"] = "absent"
     """A server name that ends in a dot, which RFC 6066 forbids (§4.1, I)."""
 

@@ -11,6 +11,9 @@ from typing import Any
 from devicesim.errors import Problem
 from devicesim.net.names import check_server_name, check_verify_name
 
+_CURVES = {"ec-p256": "P-256", "ec-p384": "P-384"}
+"""The curve of a device key type."""
+
 
 def find_contradictions(raw: Mapping[str, Any]) -> list[Problem]:
     """Every contradiction, in the order of the file's sections."""
@@ -131,14 +134,10 @@ def _devices(raw: Mapping[str, Any]) -> Iterator[Problem]:
 def _tls(raw: Mapping[str, Any]) -> Iterator[Problem]:
     tls = _table(raw.get("tls"))
     devices = _table(raw.get("devices"))
-    if (devices.get("key_type"), tls.get("group", "P-256"), tls.get("maximum_version")) == (
-        "ec-p384",
-        "P-256",
-        "TLSv1.2",
-    ):
+    key_type, group = str(devices.get("key_type", "ec-p256")), tls.get("group", "P-256")
+    curve = _CURVES.get(key_type) if devices.get("keys") != "imported" else None
+    if curve is not None and tls.get("maximum_version") == "TLSv1.2" and group not in (curve, "any"):
         # in TLS 1.2 the list of groups limits the curves of certificates too (RFC 8422, 5.1)
-        yield Problem(
-            "tls.group", "'P-256' alone rules devices.key_type 'ec-p384' out in TLS 1.2; take 'P-384' or 'any'"
-        )
+        yield Problem("tls.group", f"{group!r} alone rules devices.key_type {key_type!r} out in TLS 1.2; take 'any'")
     if (tls.get("minimum_version"), tls.get("maximum_version")) == ("TLSv1.3", "TLSv1.2"):
         yield Problem("tls.minimum_version", "'TLSv1.3' is above maximum_version 'TLSv1.2'")

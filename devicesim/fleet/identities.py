@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from devicesim.errors import KeyMaterialError
@@ -81,10 +82,13 @@ def minter(fleet: Fleet, material: Material) -> Minter:
         def imported(group: str, member: int) -> Identity:
             path = bundles[first[group] + member]
             identity = load_identity(keyfile.read(path), str(path))
-            if identity.certificate.issuer != authority.certificate.subject:
+            try:
+                identity.certificate.verify_directly_issued_by(authority.certificate)
+            except (ValueError, TypeError, InvalidSignature) as exc:  # by name, by kind of key, by signature
+                issuer = identity.certificate.issuer.rfc4514_string()
                 raise KeyMaterialError(
-                    f"{path} was issued by {identity.certificate.issuer.rfc4514_string()!r}, not the CA"
-                )
+                    f"{path} was issued by {issuer!r}, which is not the CA, or not by its key"
+                ) from exc
             return identity
 
         return imported

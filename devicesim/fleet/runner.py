@@ -18,7 +18,7 @@ from devicesim.cloud.account import AccountClient
 from devicesim.cloud.activator import Activator, ActivatorPlan, activator_identity
 from devicesim.cloud.setup import data_endpoint, set_up
 from devicesim.cloud.verify import holdings
-from devicesim.errors import KeyMaterialError
+from devicesim.errors import DevicesimError, KeyMaterialError, TargetError, leaves
 from devicesim.fleet.device import Clock, Device, Wire, drive
 from devicesim.fleet.identities import Material, client_id, minter
 from devicesim.fleet.pacing import Backoff, constant_rate, interleave
@@ -76,7 +76,7 @@ class _Started:
 
 
 class Run:
-    """One run. :meth:`execute` does it all; :meth:`interrupt` ends it early, with a whole record."""
+    """One run. :meth:`execute` does it all; :meth:`interrupt` and :meth:`fail` end it early, with a whole record."""
 
     def __init__(
         self,
@@ -99,11 +99,17 @@ class Run:
         self._devices: dict[int, _Started] = {}
         self._scope = trio.CancelScope()
         self._interrupted = False
+        self._failed: DevicesimError | None = None
 
     async def execute(self) -> RunStatus:
-        """Run the fleet and finish the record. Raises :class:`~devicesim.errors.TargetError` when setup fails."""
+        """Run the fleet and finish the record.
+
+        Raises :class:`~devicesim.errors.TargetError` when setup fails or an account cannot be asked, and what
+        :meth:`fail` was told; what the devices saw is judged before that, and the record is left open for the reason.
+        """
+        world: World | None = None
+        after: dict[str, tuple[Holding, ...]] | None = None
         try:
-            world, before, after = None, {}, None
             async with AsyncExitStack() as stack:
                 with self._scope:
                     world = await self._set_up()
@@ -112,11 +118,15 @@ class Run:
                     self._say("asking the accounts what they hold")
                     after = await self._ask(Phase.AFTER, {each.certificate_id for each in self._devices.values()})
                 self._say("judging")
-            if world is not None:
-                self._judge(world, after)
+        except* TargetError as group:
+            self._failed = self._failed or next(leaves(group))
         finally:
             for client in self._clients.values():
                 client.close()
+        if world is not None:
+            self._judge(world, after)
+        if self._failed is not None:
+            raise self._failed
         status = RunStatus.INTERRUPTED if self._interrupted else RunStatus.FINISHED
         self._writer.finish(status, now=self._now())
         self._say("done")
@@ -125,6 +135,11 @@ class Run:
     def interrupt(self) -> None:
         """End the run now: no further start, nothing more asked; what was seen is judged and kept."""
         self._interrupted = True
+        self._scope.cancel()
+
+    def fail(self, reason: DevicesimError) -> None:
+        """End the run as :meth:`interrupt` does, because of something that :meth:`execute` then raises."""
+        self._failed = reason
         self._scope.cancel()
 
     # --- setup ---
@@ -162,6 +177,8 @@ class Run:
         """Whoever activates under JITR, for as long as devices run."""
         now = datetime.fromtimestamp(self._now(), UTC)
         ca_id = self._material.authority.certificate_id
+        # no device: what limits their TLS (a cipher, a curve) does not bind it; but its port may need the ALPN
+        context = TLSContext(TLSSettings(roots=self._target.roots, group="any", alpn=self._fleet.file.tls.alpn))
         async with trio.open_nursery() as nursery:
             for name, account in self._fleet.file.accounts.items():
                 if not activates(account):
@@ -175,9 +192,10 @@ class Run:
                     name=f"devicesim-activator-{self._run_id}",
                 )
                 client = self._clients[name]
-                identity = await stack.enter_async_context(activator_identity(client, plan.name, ca_id, now))
-                activator = Activator(client, plan, functools.partial(self._note, "activator", account=name))
-                await nursery.start(activator.serve, identity, wire.context, wire.deadlines)
+                note = functools.partial(self._note, "activator", account=name)
+                identity = await stack.enter_async_context(activator_identity(client, plan.name, ca_id, now, note))
+                activator = Activator(client, plan, note)
+                await nursery.start(activator.serve, identity, context, wire.deadlines)
             yield
             nursery.cancel_scope.cancel()
 

@@ -6,6 +6,7 @@ between places (:mod:`devicesim.fleet.contradictions`). The models are the publi
 """
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,9 +17,16 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from devicesim.errors import FleetFileError, KeyMaterialError, Problem
 from devicesim.fleet.contradictions import find_contradictions
+from devicesim.net.tls import TLSContext, TLSSettings
 from devicesim.pki.profile import KeyType, Profile, Subject, render
 
 SUBJECT_CLIENT_ID = "{common_name}"
+MOST_SHOWN = 80
+"""Characters of a wrong value that a message repeats."""
+MAX_RATE = 1_000_000
+"""Starts a second."""
+MAX_DEVICES = 10_000_000
+"""Of a group; of all groups together with ``--devices``."""
 
 
 def parse_rate(text: str) -> float:
@@ -51,10 +59,15 @@ def _template(text: str) -> str:
     return text
 
 
+def _ciphers(text: str) -> str:
+    TLSContext(TLSSettings(roots=(), ciphers=text))  # OpenSSL alone knows which names it knows
+    return text
+
+
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Deadline = Annotated[float, Field(gt=0, le=3600)]
 SecondsRange = Annotated[tuple[Seconds, Seconds], AfterValidator(_ordered)]
-Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, le=1_000_000)]
+Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, le=MAX_RATE)]
 Template = Annotated[str, AfterValidator(_template)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
@@ -125,7 +138,7 @@ class Expect(_Model):
 class Group(_Model):
     """Devices that do the same."""
 
-    count: Annotated[int, Field(ge=1, le=10_000_000)]
+    count: Annotated[int, Field(ge=1, le=MAX_DEVICES)]
     account: str
     """The account that is dialled: its address, and the endpoint name that the server's certificate must carry."""
     sni: Annotated[str, Field(pattern=r"^(endpoint|none|other:.+|literal:.+)$")] = "endpoint"
@@ -192,9 +205,9 @@ class TLS(_Model):
     maximum_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.3"
     group: Literal["P-256", "P-384", "P-521", "any"] = "P-256"
     """Key-exchange group offered; `any` is OpenSSL's own list, post-quantum hybrid first."""
-    ciphers: str | None = None
+    ciphers: Annotated[str, AfterValidator(_ciphers)] | None = None
     """OpenSSL cipher list for TLS 1.2."""
-    alpn: tuple[str, ...] = ()
+    alpn: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,255}$")], ...] = ()
     """Protocols offered, such as `x-amzn-mqtt-ca` on port 443."""
     send_chain: bool = True
     """Send the CA's certificate after the leaf."""
@@ -265,7 +278,7 @@ class Fleet:
 
     def resolve(self, reference: str) -> Path:
         """A path of the file: relative ones are relative to the fleet file."""
-        return self.path.parent / Path(reference).expanduser()
+        return self.path.parent / os.path.expanduser(reference)  # which leaves ~nobody as it is, where Path raises
 
     def first_index(self, group_name: str) -> int:
         """Identity index of a group's first device."""
@@ -347,22 +360,28 @@ def parse_fleet(text: str, path: Path) -> Fleet:
 def _problem(error: Mapping[str, Any]) -> Problem:
     """One pydantic error in the house style."""
     where = ".".join(str(each) for each in error["loc"] if each != "[key]") or "file"
-    context, value = error.get("ctx", {}), error.get("input")
+    context, value, shown = error.get("ctx", {}), error.get("input"), _shown(error.get("input"))
     match error["type"]:
         case "extra_forbidden":
             message = "unknown key"
         case "missing":
             message = "is missing"
         case "value_error":
-            message = f"{value!r} is not allowed: {context['error']}"
+            message = f"{shown} is not allowed: {context['error']}"
         case "literal_error" | "enum":
-            message = f"{value!r} is not allowed; expected {context['expected']}"
+            message = f"{shown} is not allowed; expected {context['expected']}"
         case "string_pattern_mismatch":
-            message = f"{value!r} does not match {context['pattern']}"
+            message = f"{shown} does not match {context['pattern']}"
         case _:
             text = str(error["msg"])
-            message = f"{value!r}: {text[:1].lower()}{text[1:]}" if not isinstance(value, dict) else text.lower()
+            message = f"{shown}: {text[:1].lower()}{text[1:]}" if not isinstance(value, dict) else text.lower()
     return Problem(where, message)
+
+
+def _shown(value: object) -> str:
+    """A value for a message of one line, however much was put there."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def _subject(fields: SubjectFields) -> Subject:
@@ -402,8 +421,8 @@ def _read_documents(file: FleetFile, path: Path, kind: str, found: dict[str, str
         if not value.lstrip().startswith("{"):
             try:
                 text = (path.parent / value).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as exc:
-                problems.append(Problem(where, f"{value!r} cannot be read: {exc}"))
+            except (OSError, ValueError) as exc:  # not UTF-8, or a NUL in the name
+                problems.append(Problem(where, f"{_shown(value)} cannot be read: {getattr(exc, 'strerror', exc)}"))
                 continue
         try:
             document = json.loads(text)

@@ -25,6 +25,8 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as exc:
         raise KeyMaterialError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+    except ValueError as exc:  # a NUL in the name
+        raise KeyMaterialError(f"{str(path)!r} cannot be read: {exc}") from exc
 
 
 def new_secret() -> bytes:

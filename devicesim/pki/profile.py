@@ -117,6 +117,6 @@ def render(template: str, index: int, names: Mapping[str, str], where: str) -> s
                     + ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
                 )
             parts.append(format(values[placeholder], specification or ""))
-    except ValueError as exc:
-        raise KeyMaterialError(f"{where} {template!r} is not a template: {exc}") from exc
+    except (ValueError, OverflowError, MemoryError) as exc:  # the last: a width of a million million
+        raise KeyMaterialError(f"{where} {template!r} is not a template: {str(exc) or 'too wide'}") from exc
     return "".join(parts)

@@ -36,6 +36,8 @@ from devicesim.report.document import (
 )
 from devicesim.rules import Expectation, Row
 
+LATE_SECONDS = 1.0
+"""A start so far behind its schedule was not made when it was asked for; one in a hundred is forgiven a group."""
 EXAMPLES = 3
 """Devices named for each reason of disagreement: enough to look at, whatever the size of the fleet."""
 MOST_REASONS = 20
@@ -106,6 +108,7 @@ def _summary(
         ended_at=run.ended_at,
         duration_seconds=None if end is None else _rounded(end - run.started_at),
         agrees=bool(groups) and all(group.agrees for group in groups),
+        load_generated=all(group.late_starts is None or group.late_starts.p99 <= LATE_SECONDS for group in groups),
         totals=Totals(
             devices=sum(group.devices for group in groups),
             agree=sum(group.agree for group in groups),

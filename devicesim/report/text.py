@@ -38,6 +38,8 @@ def render(summary: Summary, *, record: str | None = None) -> RenderableType:
     parts += _section("Errors", errors(summary))
     parts.append(Text(""))
     parts.append(headline(summary))
+    if not summary.load_generated:
+        parts.append(Text("The starts fell behind their schedule: ask for a lower rate on this machine.", style=BAD))
     if record is not None:
         parts.append(Text(f"Record: {_clean(record)}", overflow="fold"))
     return Group(*parts)

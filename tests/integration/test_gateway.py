@@ -4,6 +4,7 @@ import errno
 import logging
 import socket
 import threading
+import time
 from contextlib import suppress
 
 import pytest
@@ -470,6 +471,32 @@ class TestMessages:
                 await publisher.send(Publish(topic="t", payload=bytes(100_000), qos=1, packet_id=number))
                 assert await publisher.receive() == PubAck(packet_id=number)
         assert world.history.select(verdict="disconnected")[0].reason == "THROTTLED"
+
+    async def test_an_ended_client_that_sends_and_does_not_read_costs_no_work(self) -> None:
+        """What it sends stays in the socket unread; the wait for its last bytes must not turn round on that."""
+        world = World(Settings(max_outbound_bytes=1 << 26))
+        account = world.ready_account(0, 1)
+        async with (
+            open_gateway(world) as running,
+            open_client(running.port, device(0), account.endpoint) as lazy,
+            open_client(running.port, device(0), account.endpoint) as newer,
+            open_client(running.port, device(1), account.endpoint) as publisher,
+        ):
+            lazy.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await lazy.connected("same")
+            await lazy.send(Subscribe(packet_id=1, subscriptions=(Subscription(topic_filter="t"),)))
+            await lazy.receive()
+            await publisher.connected("p")
+            for number in range(1, 121):  # 12 MB: more than the kernel takes for it
+                await publisher.send(Publish(topic="t", payload=bytes(100_000), qos=1, packet_id=number))
+                assert await publisher.receive() == PubAck(packet_id=number)
+            await newer.connected("same")
+            await lazy.send(PingReq())
+            spent = time.process_time()
+            await trio.sleep(0.5)
+
+            assert time.process_time() - spent < 0.25
+            assert running.gateway.open_links == 3  # it was being waited for
 
     async def test_packets_are_decided_in_the_order_in_which_they_were_sent(self) -> None:
         """mqtt-measured.md, "Order matters": a task per connection got this right 5 to 7 times of 12."""

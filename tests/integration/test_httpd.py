@@ -3,6 +3,7 @@
 import errno
 import gc
 import logging
+import os
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -68,6 +69,27 @@ async def test_connection_serves_many_requests() -> None:
     async with serving() as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
         for _ in range(3):
             assert (await ask(stream)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_connections_that_are_idle_or_closed_by_the_client_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpd, "KEEP_ALIVE", 0.2)
+    async with serving() as port:
+        before = open_files()
+        idle, halfway = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
+        await halfway.send_all(b"GET / HT")
+        for _ in range(10):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await ask(stream)
+
+        async with idle, halfway:
+            assert await read_to_end(idle) == b""
+            assert await read_to_end(halfway) == b""
+        while open_files() > before:  # noqa: ASYNC110 - nothing tells of a descriptor that is closed
+            await trio.sleep(0.01)
+
+
+def open_files() -> int:
+    return len(os.listdir("/dev/fd"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -175,6 +176,91 @@ def test_kill_9_leaves_a_readable_record_and_no_emulator(tmp_path: Path, devices
     assert devicesim("report", record, "--json").code == 105
 
 
+@pytest.mark.parametrize(("how", "said"), [(signal.SIGKILL, "by signal 9"), (signal.SIGTERM, "with exit code 0")])
+def test_an_emulator_that_ends_under_the_run_ends_it(
+    tmp_path: Path, devicesim: Devicesim, how: signal.Signals, said: str
+) -> None:
+    """No device goes on trying; what was seen is judged, and the reason stands in the record."""
+    process, record = start_slow_run(tmp_path, "--quiet")
+    os.kill(child_of(process.pid), how)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=30)
+
+    assert process.returncode == 3
+    assert err.splitlines() == [f"devicesim: error: the emulator ended {said} while the run went on"]
+    assert time.monotonic() - began < 15
+    assert rows(record, "SELECT status FROM run") == [("interrupted",)]
+    assert rows(record, "SELECT text FROM notes WHERE kind = 'error'") == [
+        (f"the emulator ended {said} while the run went on",)
+    ]
+    assert rows(record, "SELECT count(*) FROM verdicts WHERE outcome = 'provisioned'")[0][0] > 10
+    assert devicesim("report", record, "--json").code == 105
+
+
+def child_of(parent: int) -> int:
+    threads = Path(f"/proc/{parent}/task").iterdir()  # a child belongs to the thread that started it
+    (child,) = [each for thread in threads for each in (thread / "children").read_text().split()]
+    return int(child)
+
+
+def test_progress_that_nobody_reads_ends_no_run(tmp_path: Path) -> None:
+    """``devicesim run ... 2>&1 | head -1``."""
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, "-m", "devicesim", "run", ROOT / "fleets" / "ca-not-registered.toml", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=write,
+        check=False,
+        timeout=TIMEOUT,
+    )
+    os.close(write)
+
+    (record,) = tmp_path.rglob("run.sqlite")
+    assert rows(record, "SELECT status FROM run") == [("finished",)]
+    assert json.loads(process.stdout)["agrees"] is True
+
+
+def test_output_onto_a_full_disk_is_told_in_a_line(tmp_path: Path, devicesim: Devicesim) -> None:
+    _, _ = run_fleet("ca-not-registered.toml", tmp_path)
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "devicesim", "report", tmp_path / "run"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    assert (process.returncode, process.stderr) == (1, "devicesim: error: No space left on device\n")
+
+
+def test_an_emulator_log_that_cannot_be_written_is_told_in_a_line(tmp_path: Path, devicesim: Devicesim) -> None:
+    (tmp_path / "run" / "emulator.log").mkdir(parents=True)
+
+    refused = devicesim("run", ROOT / "fleets" / "no-sni.toml", "--quiet", "--out", tmp_path / "run")
+
+    assert refused.code == 2
+    assert "emulator.log cannot be written: Is a directory" in refused.err
+
+
+def test_what_limits_the_devices_tls_does_not_limit_the_activator(tmp_path: Path) -> None:
+    """In TLS 1.2 the one curve offered rules the emulator's certificate out, for the devices alone."""
+    fleet = edited(
+        tmp_path,
+        "walkthrough.toml",
+        ("[emulator]", '[devices]\nkey_type = "ec-p384"\n[emulator]'),
+        ("[emulator]", '[tls]\nmaximum_version = "TLSv1.2"\ngroup = "P-384"\n[emulator]'),
+    )
+
+    ended, summary = run_fleet(fleet, tmp_path, "--devices", "4")
+
+    assert ended == 99, summary
+    assert {(each["kind"], each["stage"]) for each in summary["failures"]} == {("tls_alert", "tls")}
+
+
 def test_a_target_that_is_not_there_exits_3(tmp_path: Path) -> None:
     process = start("ca", "create", "--out", tmp_path / "ca", cwd=tmp_path)
     process.communicate(timeout=30)
@@ -326,19 +412,24 @@ def test_imported_devices_need_no_key_of_the_ca(
     assert devicesim("ca", "create", "--out", tmp_path / "ca").code == 0
     minted = edited(tmp_path, "no-sni.toml", ("[accounts.staging]", f"{MATERIAL}\n[accounts.staging]"))
     assert devicesim("mint", minted, "--out", tmp_path / "bundles").code == 0
+    # a CA of the same name is not the same CA, and is no issuer of this fleet's devices
+    assert devicesim("ca", "create", "--out", tmp_path / "twin").code == 0
+    twin = ("--ca", tmp_path / "twin" / "ca.pem", "--ca-key", tmp_path / "twin" / "ca.key")
+    assert devicesim("mint", minted, *twin, "--out", tmp_path / "others").code == 0
     (tmp_path / "ca" / "ca.key").unlink()
     imported = '[ca]\ncertificate = "ca/ca.pem"\n[devices]\nkeys = "imported"\nbundles = "bundles/*.pem"\n'
     fleet = edited(tmp_path, "no-sni.toml", ("[accounts.staging]", f"{imported}\n[accounts.staging]"))
-    broken = sorted((tmp_path / "bundles").iterdir())[5]
+    broken, foreign = sorted((tmp_path / "bundles").iterdir())[5:7]
     broken.write_text("no bundle")
+    foreign.write_text(min((tmp_path / "others").iterdir()).read_text())
 
     ended, summary = run_fleet(fleet, tmp_path, *running_emulator)
 
     groups = {group["name"]: group for group in summary["groups"]}
-    assert ended == 99  # one bundle is broken; no other device minds
-    assert [groups[name]["agree"] for name in ("with-sni", "without-sni", "unknown-name")] == [5, 4, 5]
-    assert groups["without-sni"]["not_started"] == 1
-    assert broken.name in summary["errors"][0]
+    assert ended == 99  # two bundles are of no use; no other device minds
+    assert sum(group["agree"] for group in groups.values()) == 13
+    assert sum(group["not_started"] for group in groups.values()) == 2
+    assert sorted(Path(each.split()[2]).name for each in summary["errors"]) == [broken.name, foreign.name]
 
 
 def test_random_keys_of_any_type_are_provisioned(tmp_path: Path) -> None:

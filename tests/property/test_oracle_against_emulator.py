@@ -5,6 +5,7 @@ certificate) and a connection (Region dialled, SNI, chain sent or not); the two 
 becomes of the device. A world is built through the emulator's own API rules, so it is one that AWS would allow.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -30,6 +31,12 @@ from devicesim.pki.profile import KeyType, Profile
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 REGIONS = ("us-east-1", "eu-west-1")
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "": str,
+    "upper": str.upper,
+    "dot": lambda name: name + ".",
+    "port": lambda name: name + ":8883",
+}
 POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}'
 
 
@@ -43,7 +50,13 @@ class Account:
     active: bool
     auto_registration: bool
     record: str | None
+    alone: bool
+    """Whether the record was made without the CA, and so in SNI_ONLY mode whatever the CA's."""
     policy: bool
+
+    @property
+    def record_mode(self) -> str:
+        return "SNI_ONLY" if self.alone or self.mode is None else self.mode
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,8 @@ class World:
     region: str
     """Dialled."""
     sni: str
-    """``none``, ``junk``, or the place of an account in the list; ``upper:`` before it sends it in capitals."""
+    """``none``, ``junk``, or the place of an account in the list; ``upper:`` before it sends it in capitals, ``dot:``
+    with a dot and ``port:`` with a port after it."""
     chain: bool
 
 
@@ -88,11 +102,12 @@ def worlds(draw: st.DrawFn) -> World:
                 active=draw(st.booleans()),
                 auto_registration=draw(st.booleans()),
                 record=record,
+                alone=record is not None and record != "PENDING_ACTIVATION" and draw(st.booleans()),
                 policy=draw(st.booleans()),
             )
         )
     places = [str(number) for number in range(len(accounts))]
-    sni = draw(st.sampled_from(["none", "junk", *places, *(f"upper:{each}" for each in places)]))
+    sni = draw(st.sampled_from(["none", "junk", *places, *(f"{how}:{each}" for how in SPELLINGS for each in places)]))
     return World(tuple(accounts), draw(st.sampled_from(REGIONS)), sni, draw(st.booleans()))
 
 
@@ -115,7 +130,7 @@ def build(registry: Registry, account: Account, ca: Authority, leaf: Identity) -
         )
         if account.record == "PENDING_ACTIVATION":
             registry.auto_register(partition, leaf.certificate, record)
-        elif account.record is not None:
+        elif account.record is not None and not account.alone:
             registry.certificates.register(partition, pem, status=CertificateStatus(account.record))
         registry.cas.update(
             partition,
@@ -123,7 +138,7 @@ def build(registry: Registry, account: Account, ca: Authority, leaf: Identity) -
             status=CACertificateStatus.ACTIVE if account.active else CACertificateStatus.INACTIVE,
             auto_registration=AutoRegistrationStatus("ENABLE" if account.auto_registration else "DISABLE"),
         )
-    elif account.record is not None:
+    if account.record is not None and (account.alone or account.mode is None):
         registry.certificates.register_without_ca(partition, pem, status=CertificateStatus(account.record))
     if account.policy and account.record is not None:
         registry.policies.create(partition, "p", POLICY)
@@ -132,7 +147,6 @@ def build(registry: Registry, account: Account, ca: Authority, leaf: Identity) -
 
 
 def view(number: int, account: Account, partition: Partition) -> rules.AccountView:
-    mode = account.mode or "SNI_ONLY"
     return rules.AccountView(
         name=str(number),
         account_id=account.account_id,
@@ -141,7 +155,7 @@ def view(number: int, account: Account, partition: Partition) -> rules.AccountVi
         ca=None
         if account.mode is None
         else rules.CARegistration(
-            mode=mode,  # type: ignore[arg-type]  # drawn from the two
+            mode=account.mode,  # type: ignore[arg-type]  # drawn from the two
             active=account.active,
             auto_registration=account.auto_registration,
         ),
@@ -151,7 +165,7 @@ def view(number: int, account: Account, partition: Partition) -> rules.AccountVi
         if account.record is None
         else rules.CertificateView(
             status=account.record,
-            mode=mode,  # type: ignore[arg-type]  # drawn from the two
+            mode=account.record_mode,  # type: ignore[arg-type]  # one of the two
             policy_allows=account.policy,
         ),
     )
@@ -168,7 +182,7 @@ def test_the_emulator_does_what_the_oracle_says(world: World, ca: Authority, lea
     sni = {"none": None, "junk": f"nobody-ats.iot.{world.region}.localhost"}.get(
         world.sni, partitions[int(place)].endpoint if place.isdecimal() else None
     )
-    sni = sni.upper() if kind == "upper" and sni else sni
+    sni = SPELLINGS[kind](sni) if sni else sni
 
     expected = rules.expect(
         [view(number, *pair) for number, pair in enumerate(zip(world.accounts, partitions, strict=True))],

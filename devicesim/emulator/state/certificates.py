@@ -38,25 +38,27 @@ class Certificates:
         self._environment = environment
         self._cas = cas
         self._default_holders: dict[tuple[str, str], dict[str, Partition]] = {}
-        """By Region and certificate id: accounts (by id) that hold the leaf in DEFAULT mode, oldest first."""
+        """By Region and certificate id: accounts (by id) that hold the leaf in DEFAULT mode."""
 
     def default_holder(self, region: str, certificate_id: str) -> Partition | None:
         """The account whose DEFAULT record of this leaf answers a connection without SNI.
 
         Two accounts can hold one only after the CA moved from one to the other (see
         ``ControlSettings.same_leaf_default_in_two_accounts``). Then the one that holds the issuing CA in DEFAULT mode
-        now is meant, else the one that registered the leaf first (I).
+        now is meant, and nobody where neither does (I: AWS does not say, and the emulator is the stricter).
         """
-        holders = self._default_holders.get((region, certificate_id))
-        if holders is None:
-            return None
-        oldest = next(iter(holders.values()))
-        if len(holders) > 1:
-            for partition in holders.values():
-                ca_id = partition.certificates[certificate_id].ca_certificate_id
-                if ca_id is not None and self._cas.default_holder(region, ca_id) is partition:
-                    return partition
-        return oldest
+        holders = tuple(self._default_holders.get((region, certificate_id), {}).values())
+        if len(holders) == 1:
+            return holders[0]
+        for partition in holders:
+            ca_id = partition.certificates[certificate_id].ca_certificate_id
+            if ca_id is not None and self._cas.default_holder(region, ca_id) is partition:
+                return partition
+        return None
+
+    def has_default_holder(self, region: str, certificate_id: str) -> bool:
+        """Whether any account of the Region has a DEFAULT record of this leaf, also where none of several answers."""
+        return (region, certificate_id) in self._default_holders
 
     def get(self, partition: Partition, certificate_id: str) -> DeviceCertificate:
         try:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from devicesim.emulator.state.records import CertificateChange
+from devicesim.emulator.state.partition import Partition
+from devicesim.emulator.state.records import CertificateChange, CertificateChangeKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +80,19 @@ class Environment:
     def tell(self, change: CertificateChange) -> None:
         for listener in self.certificate_listeners:
             listener(change)
+
+    def tell_of_principal(self, partition: Partition, principal: str, kind: CertificateChangeKind) -> None:
+        """Tell of a change at a principal or policy target, by ARN, when that is a certificate of the account."""
+        what, _, certificate_id = principal.rpartition(":")[2].partition("/")
+        certificate = partition.certificates.get(certificate_id) if what == "cert" else None
+        if certificate is not None:
+            self.tell(
+                CertificateChange(
+                    account_id=partition.account_id,
+                    region=partition.region,
+                    certificate_id=certificate_id,
+                    certificate=certificate,
+                    previous_status=certificate.status,
+                    kind=kind,
+                )
+            )

@@ -16,7 +16,7 @@ from devicesim.emulator.apierrors import (
 )
 from devicesim.emulator.state.environment import Environment
 from devicesim.emulator.state.partition import Partition
-from devicesim.emulator.state.records import CertificateChange, CertificateChangeKind, Policy, PolicyVersion
+from devicesim.emulator.state.records import CertificateChangeKind, Policy, PolicyVersion
 from devicesim.emulator.state.tags import Tags
 
 COGNITO_IDENTITY = re.compile(r"[a-z]{2}(-[a-z]+)+-\d:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -118,7 +118,7 @@ class Policies:
         if len(attached) >= limit:
             raise limit_exceeded(f"The limit of {limit} policies attached to {target} is reached")
         partition.attach_policy(name, target)
-        self._tell(partition, target)
+        self._environment.tell_of_principal(partition, target, CertificateChangeKind.POLICIES)
 
     def detach(self, partition: Partition, name: str, target: str) -> None:
         """Detach; detaching what is not attached changes nothing (I: clean-up repeats it)."""
@@ -126,7 +126,7 @@ class Policies:
         self.check_target(partition, target)
         if name in partition.policies_of_target.get(target, {}):
             partition.detach_policy(name, target)
-            self._tell(partition, target)
+            self._environment.tell_of_principal(partition, target, CertificateChangeKind.POLICIES)
 
     def check_target(self, partition: Partition, target: str) -> None:
         """Refuse what no policy can be attached to."""
@@ -164,21 +164,6 @@ class Policies:
         if len("".join(document.split())) > limit:
             raise malformed_policy(f"The policy document is longer than {limit} characters without white space")
         return policy.parse(document)
-
-    def _tell(self, partition: Partition, target: str) -> None:
-        kind, _, certificate_id = target.rpartition(":")[2].partition("/")
-        certificate = partition.certificates.get(certificate_id) if kind == "cert" else None
-        if certificate is not None:
-            self._environment.tell(
-                CertificateChange(
-                    account_id=partition.account_id,
-                    region=partition.region,
-                    certificate_id=certificate_id,
-                    certificate=certificate,
-                    previous_status=certificate.status,
-                    kind=CertificateChangeKind.POLICIES,
-                )
-            )
 
 
 def group_and_ancestors(partition: Partition, group_name: str) -> list[str]:

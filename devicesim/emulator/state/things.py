@@ -12,7 +12,7 @@ from devicesim.emulator.apierrors import (
 from devicesim.emulator.state.environment import Environment
 from devicesim.emulator.state.partition import Partition
 from devicesim.emulator.state.policies import COGNITO_IDENTITY
-from devicesim.emulator.state.records import CertificateChange, CertificateChangeKind, Thing, ThingPrincipalType
+from devicesim.emulator.state.records import CertificateChangeKind, Thing, ThingPrincipalType
 
 
 class Things:
@@ -132,7 +132,7 @@ class Things:
             )
         if things.get(thing_name) is not kind:
             partition.attach_principal(thing_name, principal, kind)
-            self._tell(partition, principal)
+            self._environment.tell_of_principal(partition, principal, CertificateChangeKind.THINGS)
 
     def detach_principal(self, partition: Partition, thing_name: str, principal: str) -> None:
         """Detach; a principal that is not attached is not found."""
@@ -140,7 +140,7 @@ class Things:
         if thing_name not in partition.things_of_principal.get(principal, {}):
             raise resource_not_found(f"The principal {principal} is not attached to the thing {thing_name}")
         partition.detach_principal(thing_name, principal)
-        self._tell(partition, principal)
+        self._environment.tell_of_principal(partition, principal, CertificateChangeKind.THINGS)
 
     def check_principal(self, partition: Partition, principal: str) -> None:
         """Refuse what can not be a thing's principal."""
@@ -168,21 +168,6 @@ class Things:
         if len(attributes) > limit:
             which = "without" if thing_type_name is None else "with"
             raise invalid_request(f"A thing {which} a thing type has at most {limit} attributes")
-
-    def _tell(self, partition: Partition, principal: str) -> None:
-        kind, _, certificate_id = principal.rpartition(":")[2].partition("/")
-        certificate = partition.certificates.get(certificate_id) if kind == "cert" else None
-        if certificate is not None:
-            self._environment.tell(
-                CertificateChange(
-                    account_id=partition.account_id,
-                    region=partition.region,
-                    certificate_id=certificate_id,
-                    certificate=certificate,
-                    previous_status=certificate.status,
-                    kind=CertificateChangeKind.THINGS,
-                )
-            )
 
 
 def _check_version(what: str, version: int, expected: int | None) -> None:

@@ -72,6 +72,16 @@ def test_schema_is_json_schema(devicesim: Devicesim, what: str) -> None:
     assert schema["type"] == "object"
 
 
+@pytest.mark.parametrize(("option", "value"), [("--rate", "inf"), ("--rate", "1e9/s"), ("--devices", "10000001")])
+def test_a_load_beyond_the_fleet_files_own_limits_exits_2(
+    devicesim: Devicesim, tmp_path: Path, option: str, value: str
+) -> None:
+    refused = devicesim("run", tmp_path / "f.toml", option, value)
+
+    assert refused.code == 2
+    assert option in refused.err
+
+
 def test_report_of_what_is_no_record_exits_2(devicesim: Devicesim, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("no database")
     for path in (tmp_path / "x", tmp_path / "missing", tmp_path):

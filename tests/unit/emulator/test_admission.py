@@ -276,6 +276,39 @@ class TestLeafRegisteredInAOnly:
 
         assert (found.verdict, found.check, found.logged) == (REFUSED, Check.SERVER_NAME, False)
 
+    @pytest.mark.parametrize("status", ["ACTIVE", "PENDING_ACTIVATION"])
+    def test_sni_only_none_also_where_the_account_holds_the_ca_in_default_mode_by_now(self, status: str) -> None:
+        """The mode of a CA is changed by deleting and registering it again; records keep theirs."""
+        world = world_with("C2")
+        account = world.account(A)
+        if status == "ACTIVE":
+            world.register_leaf(account, device(0))
+        else:
+            world.client(0, account.endpoint).connect()
+        (ca_id,) = account.cas
+        world.registry.cas.update(account, ca_id, status=CACertificateStatus.INACTIVE)
+        world.registry.cas.delete(account, ca_id)
+        world.register_ca(account, mode="DEFAULT")
+        found = decision(world, "none", chain=True)
+
+        assert world.status(account, device(0)) == status
+        assert (found.verdict, found.check, found.logged) == (REFUSED, Check.SERVER_NAME, False)
+
+    def test_default_none_where_two_accounts_have_it_and_a_third_holds_the_ca(self) -> None:
+        """Whose it is cannot be said, so it is not made a third account's either (I)."""
+        world = World()
+        for account_id in (A, B, C):
+            account = world.account(account_id)
+            world.register_ca(account, mode="DEFAULT")
+            if account_id != C:
+                world.register_leaf(account, device(0))
+                (ca_id,) = account.cas
+                world.registry.cas.update(account, ca_id, status=CACertificateStatus.INACTIVE)
+                world.registry.cas.delete(account, ca_id)
+        found = decision(world, "none", chain=True)
+
+        assert (found.verdict, found.check, found.partition) == (REFUSED, Check.SERVER_NAME, None)
+
     def test_sni_only_active_sb_without_record_or_ca(self) -> None:
         world = world_with("C2")
         world.register_leaf(world.account(A), device(0))
@@ -335,6 +368,10 @@ class TestServerName:
     def test_an_ip_address_counts_as_none(self, address: bytes) -> None:
         assert read_server_name(address, Settings()).kind == "absent"
         assert read_server_name(address, Settings(sni_ip_literal="unresolvable")).kind == "unresolvable"
+
+    def test_a_port_counts_as_none(self) -> None:
+        assert read_server_name(b"a.b:8883", Settings()).kind == "absent"
+        assert read_server_name(b"a.b:8883", Settings(sni_ip_literal="unresolvable")).kind == "unresolvable"
 
     def test_a_trailing_dot_counts_as_none(self) -> None:
         assert read_server_name(b"a.b.", Settings()).kind == "absent"

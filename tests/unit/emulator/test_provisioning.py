@@ -1,14 +1,18 @@
 """JITP runs: what they make, what they do with what exists, and that a refusal leaves nothing behind."""
 
 import json
+import re
+from collections.abc import Mapping
 from datetime import timedelta
 
+import botocore.session
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from devicesim.emulator import provisioning
 from devicesim.emulator.apierrors import APIError
 from devicesim.emulator.provisioning import Outcome, certificate_parameters, provision, validate_template
 from devicesim.emulator.registry import Partition
@@ -174,6 +178,42 @@ def test_a_failure_leaves_nothing_behind_and_says_why(world: World, name: str) -
     assert outcome.error
     assert message in outcome.detail
     assert snapshot(world.account()) == before
+
+
+@pytest.mark.parametrize(
+    ("thing", "where"),
+    [
+        ({"ThingName": "robot 1"}, "thingName"),
+        ({"ThingName": "robot\\\\=US"}, "thingName"),
+        ({"ThingName": "r" * 129}, "thingName"),
+        ({"ThingName": "robot\n"}, "thingName"),
+        ({"ThingName": "r", "AttributePayload": {"a b": "c"}}, "attributePayload.attributes.key"),
+        ({"ThingName": "r", "AttributePayload": {"org": "Acme Inc"}}, "attributePayload.attributes.org.value"),
+    ],
+)
+def test_a_thing_that_create_thing_would_refuse(world: World, thing: Mapping[str, object], where: str) -> None:
+    before = snapshot(world.account())
+    outcome = run(world, template(thing=thing))
+
+    assert (outcome.succeeded, outcome.error) == (False, "InvalidRequestException")
+    assert f"at '{where}' failed to satisfy constraint" in outcome.detail
+    assert snapshot(world.account()) == before
+
+
+@pytest.mark.parametrize(
+    ("shape", "pattern"),
+    [
+        ("ThingName", provisioning.THING_NAME),
+        ("AttributeName", provisioning.ATTRIBUTE_NAME),
+        ("AttributeValue", provisioning.ATTRIBUTE_VALUE),
+    ],
+)
+def test_the_constraints_are_those_of_the_service_model(shape: str, pattern: re.Pattern[str]) -> None:
+    model = botocore.session.get_session().get_service_model("iot").shape_for(shape).metadata
+    unlimited = pattern.pattern[: pattern.pattern.rindex("{")]
+
+    assert model["pattern"][:-1] == unlimited
+    assert pattern.pattern.endswith(f",{model['max']}}}")
 
 
 def test_a_failure_at_the_last_step_takes_everything_back(world: World) -> None:

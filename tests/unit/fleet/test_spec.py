@@ -128,8 +128,16 @@ rate = "fast"
             "[accounts.a]",
             '[devices]\nkey_type = "ec-p384"\n[tls]\nmaximum_version = "TLSv1.2"\n[accounts.a]',
             "tls.group",
-            "take 'P-384' or 'any'",
+            "take 'any'",
         ),
+        (
+            "[accounts.a]",
+            '[tls]\nmaximum_version = "TLSv1.2"\ngroup = "P-521"\n[accounts.a]',
+            "tls.group",
+            "'P-521' alone rules devices.key_type 'ec-p256' out",
+        ),
+        ("[accounts.a]", '[tls]\nciphers = "NOPE"\n[accounts.a]', "tls.ciphers", "no cipher that OpenSSL knows"),
+        ("[accounts.a]", f'[tls]\nalpn = ["{"a" * 256}"]\n[accounts.a]', "tls.alpn.0", "does not match"),
         ('sni = "other:a"', 'sni = "sometimes"', "groups.second.sni", "does not match"),
         (
             'provisioning = "JITP"',
@@ -191,6 +199,13 @@ rate = "fast"
             "common_name",
         ),
         ('provisioning = "JITP"', 'provisioning = "JITP"\ntemplate = "no.json"', "accounts.b.template", "no.json"),
+        ('provisioning = "JITP"', 'provisioning = "JITP"\ntemplate = "a\\u0000b"', "accounts.b.template", "null byte"),
+        (
+            "count = 30",
+            'count = 30\nsubject = {common_name = "{index:999999999999}"}',
+            "groups.first.subject.common_name",
+            "is not a template",
+        ),
         ('provisioning = "JITP"', 'provisioning = "JITP"\ntemplate = "{oops"', "accounts.b.template", "not JSON"),
         ("[groups.first]\ncount = 30", "[groups.first]", "groups.first.count", "is missing"),
         ("version = 1", "version = ", "file", "is not TOML"),
@@ -200,6 +215,19 @@ def test_contradictions_and_wrong_values_are_refused(old: str, new: str, path: s
     found = problems(edited((old, new)))
 
     assert message in found[path]
+
+
+def test_a_message_does_not_repeat_a_whole_file() -> None:
+    found = problems(edited(('"JITP"', f'"{"x" * 5000}"')))
+
+    assert len(found["accounts.b.provisioning"]) < 200
+
+
+def test_a_path_below_nobodys_home_is_taken_as_it_stands() -> None:
+    fleet = parse_fleet(GOOD, Path("/fleets/f.toml"))
+
+    assert fleet.resolve("~nobody-of-that-name/ca.pem") == Path("/fleets/~nobody-of-that-name/ca.pem")
+    assert fleet.resolve("/etc/ca.pem") == Path("/etc/ca.pem")
 
 
 def test_mixed_modes_and_other_regions_are_allowed() -> None:

@@ -54,6 +54,8 @@ class Robots:
     user: UserExpectation | None = None
     chain_sent: bool = True
     verdicts: bool = True
+    late: float = 0.0
+    """Seconds that every third device starts behind its schedule."""
     recorded: int | None = None
     """Devices on record; ``None``: all."""
 
@@ -84,7 +86,7 @@ def _attempts(number: int, robots: Robots, sni: str | None, account: str | None)
     attempts = []
     for n, failure in enumerate(robots.tries, 1):
         intended = START + number * 0.02 + (n - 1) * 3.5
-        start = intended + 0.0001 * (number % 7)
+        start = intended + 0.0001 * (number % 7) + (0.0 if number % 3 else robots.late)
         slow = 1 + (number * 37 % 100) / 100
         reached = {Stage.TCP: 0.0004 * slow, Stage.TLS: 0.0051 * slow, Stage.CONNECT: 0.0053 * slow}
         if failure is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from devicesim.cli.output import exit_code
 from devicesim.outcome import DeviceOutcome, Failure, FailureKind, Stage
 from devicesim.record.facts import RunFacts, RunStatus
 from devicesim.record.store import RunReader, RunWriter
@@ -90,6 +91,18 @@ def test_stages_are_counted_each_by_itself(good: Path) -> None:
     assert robots.late_starts is not None
     assert robots.late_starts.count == 30
     assert robots.late_starts.max == pytest.approx(0.0006, abs=1e-6)
+
+
+@pytest.mark.parametrize(("late", "generated"), [(0.9, True), (1.1, False)])
+def test_starts_that_fall_behind_are_a_load_that_was_not_generated(
+    record: Write, robots: Any, late: float, generated: bool
+) -> None:
+    summary = summary_of(record([replace(robots, late=late)]))
+
+    assert summary.load_generated is generated
+    assert summary.agrees
+    assert exit_code(summary) == (0 if generated else 98)
+    assert exit_code(summary.model_copy(update={"agrees": False})) == (99 if generated else 98)
 
 
 def test_accounts_say_what_they_hold(good: Path) -> None:

@@ -116,6 +116,12 @@ def test_run_that_goes_on_or_was_killed_says_so(good: Path) -> None:
     assert "running, or killed; nothing tried yet" in text.as_text(untried, width=100)
 
 
+def test_a_load_that_was_not_generated_is_told_after_the_headline(record: Callable[..., Path], robots: Any) -> None:
+    text = report(record([replace(robots, late=2.0)]))
+
+    assert text.rstrip().endswith("The starts fell behind their schedule: ask for a lower rate on this machine.")
+
+
 def test_disagreements_name_reason_and_first_devices(wrong: Path) -> None:
     assert (
         "robots-in-dev, 30 devices: expected provisioned in dev (SNI_ONLY, thing); provisioned in prod\n"

@@ -277,6 +277,7 @@ class TestDefaultHolder:
         registry.certificates.delete(a, leaf.certificate_id)
 
         assert registry.default_certificate_holder(REGION, leaf.certificate_id) is None
+        assert not registry.certificates.has_default_holder(REGION, leaf.certificate_id)
 
     def test_of_two_the_one_that_holds_the_ca_now(self, registry: Registry, a: Partition, b: Partition) -> None:
         """The CA moved from A to B; A's record of the leaf stayed."""
@@ -284,13 +285,14 @@ class TestDefaultHolder:
 
         assert registry.default_certificate_holder(REGION, leaf_id) is b
 
-    def test_of_two_without_the_ca_the_older(self, registry: Registry, a: Partition, b: Partition) -> None:
+    def test_of_two_without_the_ca_is_nobody(self, registry: Registry, a: Partition, b: Partition) -> None:
         leaf_id = self.move_ca(registry, a, b)
         ca_id = next(iter(b.cas))
         registry.cas.update(b, ca_id, status=CACertificateStatus.INACTIVE)
         registry.cas.delete(b, ca_id)
 
-        assert registry.default_certificate_holder(REGION, leaf_id) is a
+        assert registry.default_certificate_holder(REGION, leaf_id) is None
+        assert registry.certificates.has_default_holder(REGION, leaf_id)
 
     def test_second_default_record_is_refused_where_the_setting_says_so(self) -> None:
         registry = make_registry(settings=ControlSettings(same_leaf_default_in_two_accounts=False))
