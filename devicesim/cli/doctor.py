@@ -24,7 +24,7 @@ from devicesim.cloud.setup import data_endpoint
 from devicesim.errors import DevicesimError, TargetError
 from devicesim.fleet.identities import MaterialFiles, load_material
 from devicesim.fleet.spec import Fleet, load_fleet
-from devicesim.fleet.target import Kind, accesses, roots
+from devicesim.fleet.target import Kind, accesses, amazon_roots, device_roots
 from devicesim.net.failures import ConnectionFailed
 from devicesim.net.tls import Deadlines, TLSContext, TLSSettings, open_tls
 from devicesim.outcome import Trace
@@ -156,8 +156,8 @@ async def target_checks(
     fleet: Fleet, target: Kind, endpoint_url: str | None, cacert: Path | None
 ) -> AsyncIterator[Check]:
     """Credentials, clock and endpoint of every account."""
-    given = None if cacert is None else load_certificates(keyfile.read(cacert), str(cacert))
-    context = TLSContext(TLSSettings(roots=roots(fleet, given)))
+    own = amazon_roots() if cacert is None else load_certificates(keyfile.read(cacert), str(cacert))
+    context = TLSContext(TLSSettings(roots=device_roots(fleet, own)))
     for name, access in accesses(fleet, target, endpoint_url).items():
         try:
             with closing(AccountClient(access)) as client:

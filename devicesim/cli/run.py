@@ -23,7 +23,7 @@ from devicesim.errors import DevicesimError, InputError, leaves
 from devicesim.fleet.identities import Material, load_material
 from devicesim.fleet.runner import Run
 from devicesim.fleet.spec import MAX_DEVICES, MAX_RATE, Fleet, load_fleet, parse_rate
-from devicesim.fleet.target import Kind, Target, accesses, roots
+from devicesim.fleet.target import Kind, Target, accesses, amazon_roots, device_roots
 from devicesim.pki import keyfile
 from devicesim.pki.identity import load_certificates
 from devicesim.record.facts import Note, RunFacts
@@ -207,12 +207,14 @@ async def _target(fleet: Fleet, options: _Options, stack: AsyncExitStack) -> tup
         given = load_certificates(keyfile.read(ca_file), str(ca_file)) if given is None else given
     if options.connect_to is not None:
         addresses = dict.fromkeys(fleet.file.accounts, options.connect_to)
+    own_roots = amazon_roots() if given is None else given
     target = Target(
         kind=options.target,
         accounts=accesses(fleet, options.target, url),
         addresses=addresses,
         port=fleet.file.mqtt.port,
-        roots=roots(fleet, given),
+        roots=device_roots(fleet, own_roots),
+        own_roots=own_roots,
     )
     return target, child
 

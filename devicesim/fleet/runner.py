@@ -177,8 +177,8 @@ class Run:
         """Whoever activates under JITR, for as long as devices run."""
         now = datetime.fromtimestamp(self._now(), UTC)
         ca_id = self._material.authority.certificate_id
-        # no device: what limits their TLS (a cipher, a curve) does not bind it; but its port may need the ALPN
-        context = TLSContext(TLSSettings(roots=self._target.roots, group="any", alpn=self._fleet.file.tls.alpn))
+        # no device: what limits their TLS (roots, a cipher, a curve) does not bind it; but its port may need the ALPN
+        context = TLSContext(TLSSettings(roots=self._target.own_roots, group="any", alpn=self._fleet.file.tls.alpn))
         async with trio.open_nursery() as nursery:
             for name, account in self._fleet.file.accounts.items():
                 if not activates(account):

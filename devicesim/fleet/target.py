@@ -34,6 +34,9 @@ class Target:
     port: int
     """Of the accounts that are dialled at their endpoint."""
     roots: tuple[x509.Certificate, ...]
+    """What the devices trust."""
+    own_roots: tuple[x509.Certificate, ...]
+    """What the target's server certificates chain to: what an activator trusts, whatever the devices do."""
 
     def address(self, account: str, endpoint: str) -> tuple[str, int]:
         return self.addresses.get(account, (endpoint, self.port))
@@ -54,12 +57,12 @@ def accesses(fleet: Fleet, kind: Kind, endpoint_url: str | None) -> dict[str, Ac
     }
 
 
-def roots(fleet: Fleet, given: tuple[x509.Certificate, ...] | None) -> tuple[x509.Certificate, ...]:
-    """The roots that devices trust: the fleet file's, else those ``given`` by the target, else Amazon's."""
-    if fleet.file.tls.roots is not None:
-        path = fleet.resolve(fleet.file.tls.roots)
-        return load_certificates(keyfile.read(path), str(path))
-    return given if given is not None else amazon_roots()
+def device_roots(fleet: Fleet, own: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:
+    """The roots that devices trust: the fleet file's, else the target's own."""
+    if fleet.file.tls.roots is None:
+        return own
+    path = fleet.resolve(fleet.file.tls.roots)
+    return load_certificates(keyfile.read(path), str(path))
 
 
 def amazon_roots() -> tuple[x509.Certificate, ...]:

@@ -335,6 +335,19 @@ def test_a_server_of_an_untrusted_chain_is_refused_by_the_device(
     assert seen == [("server_certificate_untrusted", "sent")]
 
 
+def test_what_devices_trust_does_not_bind_the_activator(tmp_path: Path, devicesim: Devicesim) -> None:
+    """Devices that trust the wrong root are a finding; that the activator would too, an accident of this program."""
+    assert devicesim("ca", "create", "--out", tmp_path / "other").code == 0
+    fleet = edited(
+        tmp_path, "walkthrough.toml", ("[emulator]", f'[tls]\nroots = "{tmp_path}/other/ca.pem"\n[emulator]')
+    )
+
+    ended, summary = run_fleet(fleet, tmp_path, "--devices", "8")
+
+    assert ended == 99
+    assert summary["totals"]["outcomes"] == {"unreachable": 8}
+
+
 def test_a_fleet_that_moves_keeps_its_certificates(tmp_path: Path, devicesim: Devicesim) -> None:
     """The same CA and secret on another day: the same certificates, now in the other account."""
     assert devicesim("ca", "create", "--out", tmp_path / "ca").code == 0

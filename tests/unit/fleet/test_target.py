@@ -29,7 +29,7 @@ def test_the_emulator_is_given_made_up_credentials_and_aws_the_profile() -> None
 
 
 def test_an_account_is_dialled_at_its_endpoint_unless_the_target_says_otherwise() -> None:
-    target = Target(kind="aws", accounts={}, addresses={"b": ("127.0.0.1", 1)}, port=8883, roots=())
+    target = Target(kind="aws", accounts={}, addresses={"b": ("127.0.0.1", 1)}, port=8883, roots=(), own_roots=())
 
     assert target.address("a", "endpoint.example.com") == ("endpoint.example.com", 8883)
     assert target.address("b", "endpoint.example.com") == ("127.0.0.1", 1)
