@@ -938,12 +938,15 @@ async def test_a_reset_in_session() -> None:
         await end.packet()
         end.reset()
 
+    async def say_and_wait(client: MQTTClient) -> None:
+        await client.publish("a", b"")  # the reset may be quicker than its return
+        await client.wait_closed()
+
     async with tls_server(handler) as address:
         with trio.fail_after(TEST_SECONDS):
             async with mqtt(address) as client:
-                await client.publish("a", b"")
                 with pytest.raises(ConnectionFailed) as caught:
-                    await client.wait_closed()
+                    await say_and_wait(client)
 
     assert caught.value.failure.kind is FailureKind.CONNECTION_RESET
     assert caught.value.failure.stage is Stage.SESSION
