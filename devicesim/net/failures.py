@@ -24,9 +24,9 @@ from collections.abc import Callable
 
 import trio
 from OpenSSL import SSL
+from paho.mqtt import MQTTException
 from paho.mqtt.client import error_string
 from paho.mqtt.enums import MQTTErrorCode
-from paho.mqtt.exception import MQTTException
 from service_identity.exceptions import CertificateError, VerificationError
 
 from devicesim.errors import DevicesimError

@@ -6,8 +6,8 @@ import socket
 import pytest
 import trio
 from OpenSSL import SSL
+from paho.mqtt import MQTTException
 from paho.mqtt.enums import MQTTErrorCode
-from paho.mqtt.exception import MalformedPacket, MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from service_identity.exceptions import CertificateError, DNSMismatch, IPAddressMismatch, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID
@@ -131,7 +131,7 @@ ROWS: list[tuple[BaseException, Stage, FailureKind, str]] = [
     (trio.TooSlowError(), Stage.TLS, K.TIMEOUT, "the deadline passed"),
     # MQTT
     (PacketError("not MQTT"), Stage.CONNACK, K.MQTT_PROTOCOL_ERROR, "not MQTT"),
-    (MalformedPacket("too short"), Stage.SESSION, K.MQTT_PROTOCOL_ERROR, "too short"),
+    (MQTTException("too short"), Stage.SESSION, K.MQTT_PROTOCOL_ERROR, "too short"),
     (MQTTException(), Stage.SESSION, K.MQTT_PROTOCOL_ERROR, "MQTTException"),
     (PahoError(MQTTErrorCode.MQTT_ERR_PROTOCOL), Stage.SESSION, K.MQTT_PROTOCOL_ERROR, "protocol error"),
     (PahoError(MQTTErrorCode.MQTT_ERR_CONN_REFUSED), Stage.CONNACK, K.CONNACK_REFUSED, "refused"),
