@@ -5,9 +5,11 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -128,6 +130,15 @@ def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
     printed = normal(run.stdout)
     assert printed[: len(normal(above))] == normal(above)
     assert printed[-len(normal(below)) :] == normal(below)
+    (query,) = re.findall(r'"(SELECT [^"]+)"', section("The record"))
+    with closing(sqlite3.connect(tmp_path / "run" / "run.sqlite")) as record:
+        assert dict(record.execute(query).fetchall()) == {None: 35, "closed_before_connack": 35}
+
+
+def test_the_environment_is_activated_before_devicesim_is_typed() -> None:
+    install = (ROOT / "scripts" / "install").read_text()
+    assert "-m venv .venv" in install
+    assert README.index("\n    . .venv/bin/activate\n") < README.index("\n    devicesim ")
 
 
 def indented_blocks(text: str) -> list[str]:

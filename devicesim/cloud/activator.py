@@ -8,7 +8,7 @@ event is repeated on every CONNECT while the certificate is pending (aws-iot-beh
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -50,12 +50,11 @@ class ActivatorPlan:
 
 @dataclass(slots=True)
 class Activator:
-    """Activates the certificates that it is told of; :attr:`activated` counts."""
+    """Activates the certificates that it is told of."""
 
     client: AccountClient
     plan: ActivatorPlan
     note: Note
-    activated: int = 0
     _under_way: set[str] = field(default_factory=set)
 
     async def serve(
@@ -97,11 +96,10 @@ class Activator:
                     self.note(f"activator of {self.client.access.name} lost its connection: {reason}")
             await trio.sleep(RECONNECT_SECONDS)
 
-    @asynccontextmanager
-    async def _connect(
+    def _connect(
         self, identity: Identity, context: TLSContext, deadlines: Deadlines
-    ) -> AsyncIterator[MQTTClient]:
-        async with open_mqtt(
+    ) -> AbstractAsyncContextManager[MQTTClient]:
+        return open_mqtt(
             context,
             self.plan.address,
             identity=identity,
@@ -111,8 +109,7 @@ class Activator:
             settings=MQTTSettings(keep_alive=60),
             deadlines=deadlines,
             trace=Trace(start=trio.current_time()),
-        ) as mqtt:
-            yield mqtt
+        )
 
     async def _handle(self, payload: bytes) -> None:
         certificate = registered_certificate(payload, self.plan.ca_id)
@@ -123,7 +120,6 @@ class Activator:
             target = self.client.access.arn(f"cert/{certificate}")
             await self.client.call("attach_policy", policyName=self.plan.device_policy, target=target)
             await self.client.call("update_certificate", certificateId=certificate, newStatus="ACTIVE")
-            self.activated += 1
         except TargetError as exc:
             # told, not raised: the device's next CONNECT repeats the event, and so the try
             self.note(f"activation of {certificate[:8]} failed: {exc}")
