@@ -49,6 +49,7 @@ async def open_gateway(
     world: World, regions: Sequence[str] = (REGION,), *, listener: Callable[[Door], Listener] | None = None
 ) -> AsyncIterator[Running]:
     """Serve ``world`` on 127.0.0.1; ends with every socket closed. ``listener`` makes the sockets, for faulty ones."""
+    world.monotonic = trio.current_time
     root = new_shared_authority("emulator root", KeyType.EC_P256, now=EPOCH, validity=timedelta(days=800))
     contexts = ServerContexts(root, settings=world.settings, now=world.epoch())
     listeners = {}

@@ -172,18 +172,10 @@ def printable(raw: bytes | None) -> str:
     return "" if raw is None else raw.decode("ascii", "backslashreplace")
 
 
-def region_of(server_name: str) -> str | None:
-    """The Region that a data endpoint's name says (``<prefix>.iot.<region>.<domain>``)."""
-    labels = server_name.split(".")
-    return labels[2] if len(labels) > 3 and labels[1] == "iot" else None
-
-
 def resolve(registry: Registry, server_name: str, door: Door) -> Partition | None:
     """The account of a server name, as far as this door serves its Region."""
-    region = region_of(server_name)
-    if region is None or not door.serves(region):
-        return None
-    return registry.resolve_server_name(server_name, region)
+    partition = registry.resolve_server_name(server_name)
+    return partition if partition is not None and door.serves(partition.region) else None
 
 
 def decide(registry: Registry, presented: Presented, *, client_id: str, settings: Settings, now: float) -> Decision:

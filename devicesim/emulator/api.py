@@ -4,7 +4,7 @@ Whose call it is and which service it means stand in the Signature Version 4 sco
 ``sts``, as ``AWS_ENDPOINT_URL`` expects.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import botocore.session
 from botocore.model import OperationModel
@@ -22,6 +22,10 @@ DEFAULT_ACCOUNT = "000000000000"
 """The account of access keys that are in no table and are not twelve digits; the same as LocalStack's."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class ControlPlane:
     """The API of ``iot`` and ``sts``."""
 
@@ -31,12 +35,15 @@ class ControlPlane:
         *,
         access_keys: Mapping[str, str] | None = None,
         default_account: str = DEFAULT_ACCOUNT,
+        commit: Callable[[], None] = _nothing,
     ) -> None:
-        """``access_keys`` maps access key ids to account ids; see :func:`devicesim.emulator.credentials.identify`."""
+        """``access_keys`` maps access key ids to account ids; see :func:`devicesim.emulator.credentials.identify`.
+        ``commit`` is called before an answer is given."""
         session = botocore.session.get_session()
         self._registry = registry
         self._access_keys = dict(access_keys or {})
         self._default_account = default_account
+        self._commit = commit
         self.iot = RestJSON(session.get_service_model("iot"))
         self.sts = AWSQuery(session.get_service_model("sts"))
 
@@ -46,14 +53,19 @@ class ControlPlane:
     def handle(self, request: HTTPRequest, request_id: str) -> HTTPResponse:
         """Answer a request. Anything raised is a bug of the emulator: answer it with :meth:`failure`."""
         try:
-            caller = identify(request, access_keys=self._access_keys, default_account=self._default_account)
-            if caller.service == "sts":
-                return self._call_sts(caller, request, request_id)
-            if caller.service != "iot":
-                raise _not_emulated(f"the service {caller.service}")
-            return self._call_iot(caller, request)
+            response = self._answer(request, request_id)
         except APIError as error:
             return self.refuse(request, error, request_id)
+        self._commit()
+        return response
+
+    def _answer(self, request: HTTPRequest, request_id: str) -> HTTPResponse:
+        caller = identify(request, access_keys=self._access_keys, default_account=self._default_account)
+        if caller.service == "sts":
+            return self._call_sts(caller, request, request_id)
+        if caller.service != "iot":
+            raise _not_emulated(f"the service {caller.service}")
+        return self._call_iot(caller, request)
 
     def refuse(self, request: HTTPRequest, error: APIError, request_id: str) -> HTTPResponse:
         """An error in the protocol that the request speaks."""

@@ -11,6 +11,7 @@ Not here, and refused rather than ignored: QoS 2, shared subscriptions, subscrip
 authentication. Brokers share nothing: a message cannot leave its account and Region.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -50,7 +51,18 @@ _FOR_EVER: Final = 0xFFFF_FFFF  # Session Expiry Interval (3.1.2.11.2)
 class Broker:
     """One account in one Region. Made by the data plane when the account's first client is admitted."""
 
-    def __init__(self, *, settings: Settings, timers: Timers) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        timers: Timers,
+        published: Callable[[Message, float], None] | None = None,
+        reserved: Callable[[Connection, Publish, float], bool] | None = None,
+    ) -> None:
+        """``published`` is told of every message after its delivery. ``reserved`` is asked what to do with a PUBLISH to
+        a topic of the service's own that policies allow, and answers whether it is one that devices may publish to."""
+        self._published = published
+        self._reserved = reserved
         self._settings = settings
         self._timers = timers
         self._sessions: dict[str, Session] = {}
@@ -244,6 +256,8 @@ class Broker:
                 best[session] = (option.qos, retain or (held is not None and held[1]))
         for session, (qos, retain) in best.items():
             session.deliver(Delivery(message=message, qos=min(qos, message.qos), retain=retain), now)
+        if self._published is not None:
+            self._published(message, now)
         return len(best)
 
     def _keep(self, message: Message) -> bool:
@@ -302,6 +316,9 @@ class Broker:
         """Why a device cannot publish to ``topic``."""
         if topic.startswith("$"):
             return f"topic {topic!r} is the service's own"  # §2: devices cannot forge $aws/..., M; §5: disconnect
+        return self._length_problem(topic)
+
+    def _length_problem(self, topic: str) -> str | None:
         return topics.topic_problem(
             topic, max_bytes=self._settings.max_topic_bytes, max_slashes=self._settings.max_topic_slashes
         )
@@ -313,7 +330,8 @@ class Broker:
         topic = self._resolve_alias(connection, packet)
         if topic is None:
             return
-        problem = self._topic_problem(topic)
+        reserved = topic.startswith("$") and self._reserved is not None
+        problem = self._length_problem(topic) if reserved else self._topic_problem(topic)
         if problem is not None:
             connection.fail(ReasonCode.TOPIC_NAME_INVALID, problem)
             return
@@ -332,6 +350,9 @@ class Broker:
             if not connection.permissions.allows(action, "topic", topic):
                 self._refuse_publish(connection, packet, ReasonCode.NOT_AUTHORIZED, f"{action} on {topic!r} denied")
                 return
+        if reserved:
+            self._publish_reserved(connection, replace(packet, topic=topic), now)
+            return
         message = _message(topic, packet.payload, packet.qos, packet.retain, properties, connection.client_id, now)
         if not self._keep(message):
             detail = f"{len(self._retained)} messages are retained, the most there can be"
@@ -339,6 +360,14 @@ class Broker:
             return
         self.publish(message, now)
         if packet.packet_id is not None:
+            connection.send(PubAck(packet_id=packet.packet_id))
+
+    def _publish_reserved(self, connection: Connection, packet: Publish, now: float) -> None:
+        """A topic of the service's own, with its alias resolved: a request to it, or abuse (§2, §5)."""
+        assert self._reserved is not None
+        if packet.retain or not self._reserved(connection, packet, now):
+            connection.fail(ReasonCode.TOPIC_NAME_INVALID, f"topic {packet.topic!r} is the service's own")
+        elif packet.packet_id is not None:
             connection.send(PubAck(packet_id=packet.packet_id))
 
     def _refuse_publish(self, connection: Connection, packet: Publish, code: ReasonCode, detail: str) -> None:

@@ -7,32 +7,33 @@ Two clocks: ``now`` is monotonic and decides deadlines; ``wall`` says what time 
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from devicesim.emulator import admission, events, history, provisioning
-from devicesim.emulator.admission import Decision, Presented, Reason, Verdict
-from devicesim.emulator.apierrors import APIError
+from devicesim.emulator import admission, history
+from devicesim.emulator.admission import Decision, Presented, Verdict
 from devicesim.emulator.broker import Broker
+from devicesim.emulator.clock import Clock
 from devicesim.emulator.connection import Connection, DisconnectReason, End, Phase
-from devicesim.emulator.history import Entry, History, Kind
+from devicesim.emulator.history import History, Kind
+from devicesim.emulator.justintime import JustInTime
 from devicesim.emulator.packets import (
     NO_PROPERTIES,
     ConnAck,
     Connect,
     Properties,
-    ProtocolVersion,
+    Publish,
     ReasonCode,
 )
+from devicesim.emulator.recorder import Recorder
 from devicesim.emulator.registry import Partition, Registry
+from devicesim.emulator.session import Message
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.records import (
     CertificateChange,
     CertificateChangeKind,
     CertificateStatus,
-    DeviceCertificate,
-    EffectiveTemplate,
 )
 from devicesim.emulator.timers import Timer, Timers
 
@@ -79,7 +80,7 @@ class DataPlane:
         *,
         settings: Settings,
         record: History,
-        wall: Callable[[], float],
+        clock: Clock,
         uniform: Callable[[float, float], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -90,16 +91,30 @@ class DataPlane:
         self.timers = Timers()
         self.wake: Callable[[], None] = _nothing
         """Called when something waits that no method of the gateway's has caused."""
-        self._wall = wall
-        self._uniform = uniform
+        self.clock = clock
         self._new_id = new_id
+        self._recorder = Recorder(record, clock)
         self._brokers: dict[tuple[str, str], Broker] = {}
         self._live: dict[tuple[str, str, str], dict[DeviceConnection, None]] = {}
         """Admitted connections by account, Region and certificate id."""
         self._ready: dict[Connection, None] = {}
         self._ended: deque[Connection] = deque()
-        self._provisioning: set[tuple[str, str, str]] = set()
-        """JITP runs under way."""
+        self._just_in_time = JustInTime(
+            registry,
+            settings=settings,
+            recorder=self._recorder,
+            timers=self.timers,
+            uniform=uniform,
+            publish=self.publish,
+        )
+        self.published: list[Callable[[Partition, Message, float], None]] = []
+        """Called in order with every message of an account, after its delivery, whoever published it: append."""
+        self.reserved: list[Callable[[DeviceConnection, Publish, float], bool]] = []
+        """Asked in order, until one answers true, what to do with a PUBLISH to a topic that begins with ``$`` and that
+        policies allow; ``False`` says that it is not the callable's own. When none takes it, the client is
+        disconnected. Append."""
+        self.commit: Callable[[], None] = _nothing
+        """Called before anything decided is told to anybody: makes it outlast the process, where that is wanted."""
         registry.on_certificate_changed.append(self._certificate_changed)
 
     # --- what the gateway calls ---
@@ -135,13 +150,13 @@ class DataPlane:
 
     def fault(self, connection: DeviceConnection, detail: str, now: float) -> None:
         """The emulator itself failed on this connection."""
-        self._note(connection.presented, kind=Kind.FAULT, verdict=history.FAILED, detail=detail)
+        self._recorder.note(connection.presented, kind=Kind.FAULT, verdict=history.FAILED, detail=detail)
         connection.finish(End(reason=DisconnectReason.SERVER_ERROR, detail=detail, flush=False))
         self._settle(now)
 
     def handshake_failed(self, presented: Presented, detail: str) -> None:
         """A connection ended before there was one; ``presented`` has what was seen until then."""
-        self._note(presented, kind=Kind.HANDSHAKE, verdict=history.HANDSHAKE_FAILED, detail=detail)
+        self._recorder.note(presented, kind=Kind.HANDSHAKE, verdict=history.HANDSHAKE_FAILED, detail=detail)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -153,6 +168,20 @@ class DataPlane:
         ready = list(self._ready)
         self._ready.clear()
         return ready
+
+    def publish(self, partition: Partition, message: Message, now: float) -> int:
+        """Publish in the account's name or the service's own; answers to how many sessions it went."""
+        receivers = self._broker(partition).publish(message, now)
+        self.wake()
+        return receivers
+
+    def advance(self, seconds: float) -> None:
+        """Put the clock forward. Live connections do not time out by it: the network's own time goes on as before."""
+        self.clock.advance(seconds)
+        for connections in self._live.values():
+            for connection in connections:
+                connection.last_packet += seconds
+        self.wake()
 
     def load(self, partition: Partition) -> Load:
         broker = self._brokers.get((partition.account_id, partition.region))
@@ -168,7 +197,7 @@ class DataPlane:
     @property
     def provisioning_runs(self) -> int:
         """JITP runs under way."""
-        return len(self._provisioning)
+        return self._just_in_time.runs
 
     # --- connections tell (connection.Watcher) ---
 
@@ -195,7 +224,7 @@ class DataPlane:
         if connection.broker is not None:
             self._forget_live(connection)
             connection.broker.detach(connection, now)
-            self._note(
+            self._recorder.note(
                 connection.presented,
                 kind=Kind.DISCONNECT,
                 verdict=history.DISCONNECTED,
@@ -205,7 +234,7 @@ class DataPlane:
                 detail=end.detail,
             )
         elif not connection.decided:
-            self._note(
+            self._recorder.note(
                 connection.presented,
                 kind=Kind.CONNECTION,
                 verdict=history.NO_CONNECT,
@@ -232,7 +261,7 @@ class DataPlane:
             client_id = f"$GEN/{self._new_id()}"
         connection.client_id = client_id
         decision = admission.decide(
-            self.registry, presented, client_id=client_id, settings=self.settings, now=self._wall()
+            self.registry, presented, client_id=client_id, settings=self.settings, now=self.clock.wall()
         )
         connection.presented = replace(presented, leaf=None, chain=())  # the record has it; tens of thousands stay open
         connection.partition = decision.partition
@@ -241,15 +270,15 @@ class DataPlane:
             case Verdict.ADMITTED:
                 self._admit(connection, packet, client_id, decision, now)
             case Verdict.DENIED:
-                self._note_decision(connection, decision)
+                self._recorder.decision(connection, decision)
                 self._refuse(connection, ReasonCode.NOT_AUTHORIZED, decision.detail, tell=True)
             case Verdict.REGISTERED:
                 self._register(connection, presented, decision, now)
             case Verdict.PENDING:
-                self._note_decision(connection, decision)
+                self._recorder.decision(connection, decision)
                 self._pending(connection, decision, now)
             case Verdict.REFUSED:
-                self._note_decision(connection, decision)
+                self._recorder.decision(connection, decision)
                 tell = self.settings.refusal_v5 == "connack"
                 self._refuse(connection, ReasonCode.NOT_AUTHORIZED, decision.detail, tell=tell)
 
@@ -268,7 +297,7 @@ class DataPlane:
         if problem is not None:
             self._refuse_connect(connection, decision, problem, tell=True)
             return
-        self._note_decision(connection, decision)
+        self._recorder.decision(connection, decision)
         connection.permissions = admission.CertificatePermissions(
             registry=self.registry,
             partition=partition,
@@ -287,7 +316,7 @@ class DataPlane:
     ) -> None:
         """The device may connect, and its CONNECT cannot be accepted."""
         code, detail = problem
-        self._note_decision(connection, replace(decision, verdict=Verdict.REFUSED, detail=detail, logged=False))
+        self._recorder.decision(connection, replace(decision, verdict=Verdict.REFUSED, detail=detail, logged=False))
         self._refuse(connection, code, detail, tell=tell)
 
     def _refuse(self, connection: DeviceConnection, code: ReasonCode, detail: str, *, tell: bool) -> None:
@@ -306,8 +335,21 @@ class DataPlane:
         key = (partition.account_id, partition.region)
         broker = self._brokers.get(key)
         if broker is None:
-            broker = self._brokers[key] = Broker(settings=self.settings, timers=self.timers)
+            broker = self._brokers[key] = Broker(
+                settings=self.settings,
+                timers=self.timers,
+                published=partial(self._tell_published, partition),
+                reserved=self._handle_reserved,
+            )
         return broker
+
+    def _tell_published(self, partition: Partition, message: Message, now: float) -> None:
+        for listener in self.published:
+            listener(partition, message, now)
+
+    def _handle_reserved(self, connection: Connection, packet: Publish, now: float) -> bool:
+        assert isinstance(connection, DeviceConnection)  # open() makes them all
+        return any(handler(connection, packet, now) for handler in self.reserved)
 
     def _check_keep_alive(self, connection: DeviceConnection, now: float) -> None:
         """Lazily: the timer is set again for as long as there was a packet since, so a packet costs nothing."""
@@ -328,101 +370,18 @@ class DataPlane:
 
     def _register(self, connection: DeviceConnection, presented: Presented, decision: Decision, now: float) -> None:
         """Steps 3 to 5 of §2: the record, the event, the close."""
-        partition, leaf, ca = decision.partition, presented.leaf, decision.ca
-        assert partition is not None
-        assert leaf is not None
-        assert ca is not None
-        try:
-            certificate = self.registry.auto_register(partition, leaf, ca)
-        except APIError as error:  # a key or signature that AWS takes from nobody
-            refused = replace(
-                decision,
-                verdict=Verdict.REFUSED,
-                reason=Reason.DEVICE_CERTIFICATE_NOT_REGISTERED,
-                detail=f"cannot be registered: {error.message}",
-            )
-            self._note_decision(connection, refused)
-            self._refuse(
-                connection, ReasonCode.NOT_AUTHORIZED, refused.detail, tell=self.settings.refusal_v5 == "connack"
-            )
+        decision = self._just_in_time.register(presented, decision)
+        self._recorder.decision(connection, decision)
+        if decision.verdict is Verdict.REGISTERED:
+            self._pending(connection, decision, now)
             return
-        self._note_decision(connection, decision)
-        self._pending(connection, replace(decision, certificate=certificate), now)
-
-    def _pending(self, connection: DeviceConnection, decision: Decision, now: float) -> None:
-        partition, certificate = decision.partition, decision.certificate
-        assert partition is not None
-        assert certificate is not None
-        if decision.template is None or self.settings.registered_event_for_jitp:
-            first = decision.verdict is Verdict.REGISTERED
-            self._publish_registered(connection, partition, certificate, now, first=first)
-        if decision.template is not None:
-            self._start_jitp(partition, certificate, decision.template, now)
         tell = self.settings.refusal_v5 == "connack"
         self._refuse(connection, ReasonCode.NOT_AUTHORIZED, decision.detail, tell=tell)
 
-    def _publish_registered(
-        self,
-        connection: DeviceConnection,
-        partition: Partition,
-        certificate: DeviceCertificate,
-        now: float,
-        *,
-        first: bool,
-    ) -> None:
-        message = events.certificate_registered(
-            certificate,
-            account_id=partition.account_id,
-            source_ip=connection.presented.source_ip,
-            now=self._wall(),
-            first=first,
-        )
-        broker = self._brokers.get((partition.account_id, partition.region))
-        receivers = 0 if broker is None else broker.publish(message, now)
-        self._note(
-            connection.presented,
-            kind=Kind.EVENT,
-            verdict=history.PUBLISHED,
-            partition=partition,
-            connection=connection,
-            detail=f"{message.topic} to {receivers} subscribers",
-        )
-
-    def _start_jitp(
-        self, partition: Partition, certificate: DeviceCertificate, template: EffectiveTemplate, now: float
-    ) -> None:
-        """One run at a time for each certificate."""
-        key = (partition.account_id, partition.region, certificate.certificate_id)
-        if key in self._provisioning:
-            return
-        self._provisioning.add(key)
-
-        def run(_at: float) -> None:
-            self._provisioning.discard(key)
-            outcome = provisioning.provision(
-                self.registry,
-                partition,
-                certificate.certificate_id,
-                template,
-                existing_thing=self.settings.jitp_existing_thing,
-            )
-            self.history.add(
-                lambda number: Entry(
-                    number=number,
-                    time=self._wall(),
-                    kind=Kind.PROVISIONING,
-                    verdict=history.PROVISIONED if outcome.succeeded else history.PROVISIONING_FAILED,
-                    account_id=partition.account_id,
-                    region=partition.region,
-                    certificate_id=certificate.certificate_id,
-                    reason=outcome.error,
-                    logged_by_aws=not outcome.succeeded,
-                    detail=outcome.detail,
-                    thing=outcome.thing_name,
-                )
-            )
-
-        self.timers.schedule(now + self._uniform(*self.settings.jitp_delay), run)
+    def _pending(self, connection: DeviceConnection, decision: Decision, now: float) -> None:
+        self._just_in_time.presented(connection, decision, now)
+        tell = self.settings.refusal_v5 == "connack"
+        self._refuse(connection, ReasonCode.NOT_AUTHORIZED, decision.detail, tell=tell)
 
     # --- the registry tells ---
 
@@ -452,57 +411,6 @@ class DataPlane:
         del connections[connection]
         if not connections:
             del self._live[key]
-
-    # --- history ---
-
-    def _note_decision(self, connection: DeviceConnection, decision: Decision) -> None:
-        self._note(
-            connection.presented,
-            kind=Kind.CONNECTION,
-            verdict=decision.verdict.value,
-            partition=decision.partition,
-            connection=connection,
-            reason=None if decision.reason is None else str(decision.reason),
-            logged=decision.logged and decision.reason is not None,
-            detail=decision.detail,
-        )
-
-    def _note(
-        self,
-        presented: Presented,
-        *,
-        kind: Kind,
-        verdict: str,
-        detail: str,
-        partition: Partition | None = None,
-        connection: DeviceConnection | None = None,
-        reason: str | None = None,
-        logged: bool = False,
-    ) -> None:
-        raw = presented.server_name
-        self.history.add(
-            lambda number: Entry(
-                number=number,
-                time=self._wall(),
-                kind=kind,
-                verdict=verdict,
-                account_id=None if partition is None else partition.account_id,
-                region=presented.door.region if partition is None else partition.region,
-                server_name=None if raw is None else admission.printable(raw),
-                client_id=None if connection is None else connection.client_id,
-                certificate_id=presented.certificate_id,
-                tls_version=presented.tls_version or None,
-                mqtt_version=None if connection is None else _MQTT_VERSIONS[connection.version],
-                source_ip=presented.source_ip,
-                source_port=presented.source_port,
-                reason=reason,
-                logged_by_aws=logged,
-                detail=detail,
-            )
-        )
-
-
-_MQTT_VERSIONS: Mapping[ProtocolVersion, str] = {ProtocolVersion.V311: "3.1.1", ProtocolVersion.V5: "5"}
 
 
 def _nothing() -> None:

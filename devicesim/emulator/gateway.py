@@ -182,7 +182,7 @@ class Gateway:
             self._doors[tls] = door
         timeout = self._plane.settings.handshake_timeout
 
-        link.timer = self._plane.timers.schedule(trio.current_time() + timeout, partial(self._too_late, link))
+        link.timer = self._plane.timers.schedule(self._plane.clock.now() + timeout, partial(self._too_late, link))
 
     def _too_late(self, link: _Link, now: float) -> None:
         if link.stage is _Stage.HANDSHAKE:
@@ -204,24 +204,24 @@ class Gateway:
 
     async def _serve(self) -> None:
         while True:
-            now = trio.current_time()
+            now = self._plane.clock.now()
             self._tick(now)
             await self._wait(now)
             await self._turn([(key.data, mask) for key, mask in self._selector.select(0)])
 
     async def _wait(self, now: float) -> None:
-        deadline = max(self._plane.timers.next(), now + _TICK)
-        with trio.CancelScope(deadline=deadline) as self._sleep:
+        seconds = max(self._plane.timers.next() - now, _TICK)
+        with trio.CancelScope(deadline=trio.current_time() + seconds) as self._sleep:
             await trio.lowlevel.wait_readable(self._selector.fileno())
         self._sleep = None
 
     async def _turn(self, events: list[tuple[_Link, int]]) -> None:
-        started = trio.current_time()
+        started = self._plane.clock.now()
         for link, mask in events:
-            now = trio.current_time()
+            now = self._plane.clock.now()
             if now - started > _TURN:
                 await trio.lowlevel.checkpoint()
-                started = now = trio.current_time()
+                started = now = self._plane.clock.now()
             if link.stage is not _Stage.CLOSED:  # an earlier event of this turn may have ended it
                 self._guarded(link, self._readable_or_writable, mask, now)
                 self._move_ready(now)
@@ -302,6 +302,7 @@ class Gateway:
 
     def _move_ready(self, now: float) -> None:
         """Write what the last decisions queued, in the order in which they queued it."""
+        self._plane.commit()
         while ready := self._plane.take_ready():
             for connection in ready:
                 link = _link_of(connection)

@@ -59,7 +59,7 @@ class Registry:
         self.on_certificate_changed: list[Callable[[CertificateChange], None]] = environment.certificate_listeners
         """Called in order, synchronously, after each change of a device certificate: append to it."""
         self._partitions: dict[tuple[str, str], Partition] = {}
-        self._by_endpoint: dict[tuple[str, str], Partition] = {}
+        self._by_server_name: dict[str, Partition] = {}
 
     def partition(self, account_id: str, region: str) -> Partition:
         """The account in that Region, made on first use. ``account_id`` is twelve digits."""
@@ -69,18 +69,18 @@ class Registry:
                 raise ValueError(f"account id {account_id!r} is not twelve digits")
             partition = Partition(account_id=account_id, region=region)
             self._partitions[account_id, region] = partition
-            self._by_endpoint[region, partition.endpoint] = partition
+            self._by_server_name[partition.endpoint] = partition
             if self.environment.settings.plain_data_endpoint:
-                self._by_endpoint[region, partition.plain_endpoint] = partition
+                self._by_server_name[partition.plain_endpoint] = partition
         return partition
 
     def partitions(self) -> Sequence[Partition]:
         """Every account and Region in use, in the order of first use."""
         return tuple(self._partitions.values())
 
-    def resolve_server_name(self, server_name: str, region: str) -> Partition | None:
-        """The account whose endpoint in ``region`` has this name (lower-case); ``None`` for anybody else's (§4.1)."""
-        return self._by_endpoint.get((region, server_name))
+    def resolve_server_name(self, server_name: str) -> Partition | None:
+        """The account and Region whose endpoint has this name (lower-case); ``None`` for nobody's (§4.1)."""
+        return self._by_server_name.get(server_name)
 
     def default_ca_holders(self, region: str, ca_certificate_id: str) -> Partition | None:
         """The one account that holds this CA in DEFAULT mode in ``region``."""

@@ -27,12 +27,10 @@ from cryptography.x509.oid import NameOID
 from devicesim.emulator import gateway
 from devicesim.emulator.admin import AdminApp
 from devicesim.emulator.admission import Door
-from devicesim.emulator.api import ControlPlane
-from devicesim.emulator.dataplane import DataPlane
+from devicesim.emulator.clock import Clock
+from devicesim.emulator.core import Core
 from devicesim.emulator.gateway import Gateway, Listener
-from devicesim.emulator.history import History
 from devicesim.emulator.httpd import ControlPlaneApp, serve_http
-from devicesim.emulator.provisioning import validate_template
 from devicesim.emulator.registry import Registry
 from devicesim.emulator.servertls import ServerContexts
 from devicesim.emulator.settings import Settings
@@ -123,29 +121,20 @@ async def serve(config: EmulatorConfig, *, task_status: trio.TaskStatus[Ready] =
     """
     generator = random.Random(config.seed)  # noqa: S311 - delays and ids of an emulator, and repeatable when asked
     randbytes = secrets.token_bytes if config.seed is None else generator.randbytes
-    registry = Registry(
-        clock=time.time,
+    core = Core(
+        settings=config.settings,
+        clock=Clock(wall=time.time, monotonic=trio.current_time),
         randbytes=randbytes,
-        template_validator=validate_template,
-        settings=config.settings.control,
+        uniform=generator.uniform,
     )
+    registry, plane = core.registry, core.plane
     for account in config.accounts:
         registry.partition(account.account_id, account.region)
-    plane = DataPlane(
-        registry,
-        settings=config.settings,
-        record=History(config.settings.history_size),
-        wall=time.time,
-        uniform=generator.uniform,
-        new_id=registry.environment.uuid,
-    )
     now = time.time()
     root = _make_root(now)
     contexts = ServerContexts(root, settings=config.settings, now=now)
     with _ca_file(root) as ca_file, _listeners(config) as listeners:
-        control_plane = ControlPlane(
-            registry, access_keys={account.name: account.account_id for account in config.accounts}
-        )
+        control_plane = core.control_plane({account.name: account.account_id for account in config.accounts})
         refused: OSError | None = None
         async with trio.open_nursery() as nursery:
             front_door = Gateway(plane, contexts, tuple(listeners.values()))

@@ -17,10 +17,11 @@ import pytest
 import trio
 
 from devicesim.emulator.admission import Door
+from devicesim.emulator.clock import Clock
+from devicesim.emulator.core import Core
 from devicesim.emulator.dataplane import DataPlane
 from devicesim.emulator.gateway import Gateway, bind
 from devicesim.emulator.history import History
-from devicesim.emulator.provisioning import validate_template
 from devicesim.emulator.registry import Partition, Registry
 from devicesim.emulator.servertls import ServerContexts
 from devicesim.emulator.settings import Settings
@@ -121,20 +122,14 @@ async def pipe(source: trio.SocketStream, target: trio.SocketStream, both: trio.
 async def open_emulator(directory: Path) -> AsyncIterator[Emulator]:
     settings = Settings()
     numbers = iter(range(1 << 30))
-    registry = Registry(
-        clock=lambda: now().timestamp(),
-        randbytes=lambda size: next(numbers).to_bytes(size, "big"),
-        template_validator=validate_template,
-    )
-    history = History(1000)
-    plane = DataPlane(
-        registry,
+    core = Core(
         settings=settings,
-        record=history,
-        wall=lambda: now().timestamp(),
+        clock=Clock(wall=lambda: now().timestamp(), monotonic=trio.current_time),
+        randbytes=lambda size: next(numbers).to_bytes(size, "big"),
         uniform=lambda low, high: 0.05,
         new_id=lambda: f"id-{next(numbers)}",
     )
+    registry, plane, history = core.registry, core.plane, core.history
     root = new_shared_authority("emulator root", KeyType.EC_P256, now=now(), validity=timedelta(days=400))
     ca_file = directory / "root.pem"
     ca_file.write_text(certificate_pem(root.certificate))

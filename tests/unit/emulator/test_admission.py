@@ -19,7 +19,6 @@ from devicesim.emulator.admission import (
     decide,
     read_leaf,
     read_server_name,
-    region_of,
 )
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.records import AutoRegistrationStatus, CACertificateStatus, CertificateMode
@@ -391,10 +390,6 @@ class TestServerName:
         found = decide(world.registry, presented, client_id="c", settings=settings, now=world.epoch())
 
         assert (found.verdict, found.partition) == (REFUSED, None)
-
-    @pytest.mark.parametrize("name", ["", ".", "x", "a.iot", "a.iot.us-east-1", "a.b.us-east-1.localhost"])
-    def test_names_without_a_region(self, name: str) -> None:
-        assert region_of(name) is None
 
 
 class TestDoors:

@@ -32,9 +32,8 @@ def test_server_name_selects_the_account_in_its_region_only() -> None:
     registry = make_registry()
     a, b = registry.partition(A, REGION), registry.partition(B, REGION)
 
-    assert registry.resolve_server_name(a.endpoint, REGION) is a
-    assert registry.resolve_server_name(b.endpoint, REGION) is b
-    assert registry.resolve_server_name(a.endpoint, "eu-west-1") is None
+    assert registry.resolve_server_name(a.endpoint) is a
+    assert registry.resolve_server_name(b.endpoint) is b
 
 
 def test_other_names_select_nobody() -> None:
@@ -42,15 +41,15 @@ def test_other_names_select_nobody() -> None:
     a = registry.partition(A, REGION)
     names = ["", "localhost", a.endpoint.upper(), a.endpoint + ".", a.credentials_endpoint, a.plain_endpoint]
 
-    assert [registry.resolve_server_name(name, REGION) for name in names] == [None] * len(names)
+    assert [registry.resolve_server_name(name) for name in names] == [None] * len(names)
 
 
 def test_plain_endpoint_selects_the_account_where_the_setting_says_so() -> None:
     registry = make_registry(settings=ControlSettings(plain_data_endpoint=True))
     a = registry.partition(A, REGION)
 
-    assert registry.resolve_server_name(a.plain_endpoint, REGION) is a
-    assert registry.resolve_server_name(a.endpoint, REGION) is a
+    assert registry.resolve_server_name(a.plain_endpoint) is a
+    assert registry.resolve_server_name(a.endpoint) is a
 
 
 @pytest.mark.parametrize(
