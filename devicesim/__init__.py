@@ -11,7 +11,8 @@ The layers, lowest first; a module imports only what stands before it (``tests/t
     cloud      the control plane as a client (boto3)
     fleet      the fleet file, pacing, devices, the runner
     report     a fold over the record; text
-    emulator   an IoT Core for several accounts; sees errors and pki only, and only cli sees it
+    emulator   an IoT Core for several accounts; sees errors and pki only, and only cli and pytest see it
+    pytest     the emulator as fixtures for other people's tests
     cli        the command line; the only place that prints, reads argv or sets exit codes
 
 ``fleet`` and ``emulator`` never see each other, and the emulator never sees ``rules`` or ``outcome``: a fake that

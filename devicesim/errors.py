@@ -65,6 +65,10 @@ class RecordError(InputError):
     """A run's record cannot be read: not a record, of another version, or damaged."""
 
 
+class StateError(InputError):
+    """A directory of an emulator's state cannot be used: another's, in use, of another version, or damaged."""
+
+
 class TargetError(DevicesimError):
     """The target (AWS, or the emulator) could not be reached or set up; its own words are in the message."""
 

@@ -9,7 +9,7 @@ client.connect()
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from devicesim.emulator.admission import Door, Presented
 from devicesim.emulator.clock import Clock
 from devicesim.emulator.core import Core
-from devicesim.emulator.dataplane import DeviceConnection
 from devicesim.emulator.decode import Decoder
+from devicesim.emulator.deviceconnection import DeviceConnection
 from devicesim.emulator.encode import encode
 from devicesim.emulator.history import Entry
 from devicesim.emulator.packets import (
@@ -34,6 +34,7 @@ from devicesim.emulator.packets import (
     Subscription,
     Will,
 )
+from devicesim.emulator.quotas import Quotas
 from devicesim.emulator.registry import Partition
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.records import (
@@ -181,8 +182,9 @@ class Client:
 class World:
     """Registry and data plane with a clock that the test moves."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings(jitp_delay=(2.0, 2.0))
+    def __init__(self, settings: Settings | None = None, *, quotas: Quotas | None = None) -> None:
+        """Without quotas, unless ``quotas`` says some: what a test does in no time would take AWS seconds."""
+        self.settings = replace(settings or Settings(jitp_delay=(2.0, 2.0)), quotas=quotas or Quotas.lifted())
         self.now = 1000.0
         """Monotonic."""
         self.monotonic: Callable[[], float] = lambda: self.now

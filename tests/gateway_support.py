@@ -3,7 +3,7 @@
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -38,29 +38,42 @@ class Running:
     gateway: Gateway
     listeners: dict[str, Listener]
     root: Authority
+    alpn_listeners: dict[str, Listener]
+    """By Region, when asked for."""
 
     @property
     def port(self) -> int:
         return self.listeners[REGION].port
 
+    @property
+    def alpn_port(self) -> int:
+        return self.alpn_listeners[REGION].port
+
 
 @asynccontextmanager
 async def open_gateway(
-    world: World, regions: Sequence[str] = (REGION,), *, listener: Callable[[Door], Listener] | None = None
+    world: World,
+    regions: Sequence[str] = (REGION,),
+    *,
+    listener: Callable[[Door], Listener] | None = None,
+    alpn: bool = False,
 ) -> AsyncIterator[Running]:
-    """Serve ``world`` on 127.0.0.1; ends with every socket closed. ``listener`` makes the sockets, for faulty ones."""
+    """Serve ``world`` on 127.0.0.1; ends with every socket closed. ``listener`` makes the sockets, for faulty ones;
+    ``alpn`` adds a second door to each Region, as port 443."""
     world.monotonic = trio.current_time
     root = new_shared_authority("emulator root", KeyType.EC_P256, now=EPOCH, validity=timedelta(days=800))
     contexts = ServerContexts(root, settings=world.settings, now=world.epoch())
-    listeners = {}
+    listeners, alpn_listeners = {}, {}
     for region in regions:
         door = Door(region=region, elsewhere=frozenset(regions[1:]) if region == regions[0] else None)
         listeners[region] = bind(door, "127.0.0.1", 0) if listener is None else listener(door)
-    gateway = Gateway(world.plane, contexts, tuple(listeners.values()))
+        if alpn:
+            alpn_listeners[region] = bind(replace(door, alpn=True), "127.0.0.1", 0)
+    gateway = Gateway(world.plane, contexts, (*listeners.values(), *alpn_listeners.values()))
     with trio.fail_after(TEST_SECONDS):
         async with trio.open_nursery() as nursery:
             await nursery.start(gateway.run)
-            yield Running(world, gateway, listeners, root)
+            yield Running(world, gateway, listeners, root, alpn_listeners)
             nursery.cancel_scope.cancel()
 
 

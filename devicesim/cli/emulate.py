@@ -3,12 +3,14 @@
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import trio
 
-from devicesim.cli.emulated import emulator_settings
+from devicesim.cli.emulated import emulator_faults, emulator_settings
+from devicesim.emulator.quotas import Quotas
 from devicesim.emulator.service import AccountConfig, EmulatorConfig, serve
 from devicesim.errors import TargetError
 from devicesim.fleet.spec import Emulator, load_fleet
@@ -26,7 +28,25 @@ MAX_ACCOUNTS = 99
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--api-port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Control plane; 0: any.")
 @click.option("--mqtt-port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Gateway; 0: any.")
+@click.option(
+    "--mqtt-alpn-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Gateway as on port 443, with ALPN x-amzn-mqtt-ca; 0: any.",
+)
 @click.option("--admin-port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Admin; 0: any.")
+@click.option(
+    "--quotas",
+    type=click.Choice(["aws", "none"]),
+    help="AWS's default quotas, or none at all; left out: those of FLEET, without FLEET AWS's.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep accounts and the root's key in DIR, from start to start, however the emulator ends.",
+)
 @click.option("--until-stdin-closes", is_flag=True, hidden=True, help="Stop when standard input ends.")
 def command(
     fleet_path: Path | None,
@@ -34,13 +54,17 @@ def command(
     host: str,
     api_port: int,
     mqtt_port: int,
+    mqtt_alpn_port: int,
     admin_port: int,
+    quotas: str | None,
+    state: Path | None,
     until_stdin_closes: bool,
 ) -> None:
     """Start an IoT Core for several accounts on this machine, with the accounts of FLEET or made-up ones.
 
     Prints one JSON line when it is ready; stops on SIGTERM or Ctrl-C. Any other 12-digit access key id is an account
-    too. State and keys are gone on exit. Not for production: it accepts every credential.
+    too. State and keys are gone on exit, unless --state says where to keep them. Not for production: it accepts every
+    credential.
     """
     if fleet_path is not None and accounts is not None:
         raise click.UsageError("--accounts goes without FLEET, whose accounts are those of the file")
@@ -57,14 +81,20 @@ def command(
             AccountConfig(name=f"account-{n}", account_id=_account_id(n), region="us-east-1")
             for n in range(1, (accounts or 2) + 1)
         )
+    settings = emulator_settings(section, fleet_path or Path("-"))
+    if quotas is not None:
+        settings = replace(settings, quotas=Quotas() if quotas == "aws" else Quotas.lifted())
     config = EmulatorConfig(
         accounts=configured,
         host=host,
         api_port=api_port,
         mqtt_port=mqtt_port,
+        mqtt_alpn_port=mqtt_alpn_port,
         admin_port=admin_port,
-        settings=emulator_settings(section, fleet_path or Path("-")),
+        settings=settings,
+        faults=emulator_faults(section, {each.name: each.account_id for each in configured}, fleet_path or Path("-")),
         seed=section.seed,
+        state=state,
     )
     trio.run(_serve, config, until_stdin_closes)
 
@@ -80,7 +110,10 @@ async def _serve(config: EmulatorConfig, until_stdin_closes: bool) -> None:
             try:
                 ready = await nursery.start(lambda *, task_status: serve(config, task_status=task_status))
             except OSError as exc:
-                ports = f"API {config.api_port}, MQTT {config.mqtt_port}, admin {config.admin_port}"
+                ports = (
+                    f"API {config.api_port}, MQTT {config.mqtt_port} and {config.mqtt_alpn_port},"
+                    f" admin {config.admin_port}"
+                )
                 raise TargetError(
                     f"the emulator cannot listen on {config.host!r} ({ports}): {exc.strerror or exc}",
                     hint="name another address or port; port 0 is any that is free",

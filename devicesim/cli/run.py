@@ -15,7 +15,7 @@ import trio
 
 from devicesim import __version__
 from devicesim.cli.child import Child, emulator
-from devicesim.cli.emulated import emulator_settings
+from devicesim.cli.emulated import emulator_faults, emulator_settings
 from devicesim.cli.limits import raise_open_files
 from devicesim.cli.options import material_files, material_options
 from devicesim.cli.output import EXIT_INTERRUPTED, exit_code, show_progress, show_summary
@@ -31,6 +31,8 @@ from devicesim.record.store import RunReader, RunWriter
 from devicesim.report.summary import summarise
 
 RECORD_NAME = "run.sqlite"
+ALPN_PORT = 443
+"""Devices that dial it on AWS say by ALPN what they speak; the emulator has a port that plays it."""
 FILES_BESIDE_DEVICES = 128
 """Descriptors that are not devices': control plane, record, event loop, Python."""
 
@@ -104,7 +106,9 @@ def command(
             "--endpoint-url of an emulator needs --connect-to and --cacert too: mqtt and ca_file of its ready line"
         )
     if target == "emulator" and endpoint_url is None:
-        emulator_settings(fleet.file.emulator, fleet.path)  # told here, not by the child's failing to start
+        # told here, not by the child's failing to start
+        emulator_settings(fleet.file.emulator, fleet.path)
+        emulator_faults(fleet.file.emulator, {name: each.id for name, each in fleet.file.accounts.items()}, fleet.path)
     now = datetime.now(UTC)
     files = material_files(ca_path, ca_key, seed)
     material = load_material(fleet, files, now=now, make=target == "emulator")
@@ -202,7 +206,8 @@ async def _target(fleet: Fleet, options: _Options, stack: AsyncExitStack) -> tup
         child = await stack.enter_async_context(emulator(fleet.path, options.directory / "emulator.log"))
         ready = child.ready
         url = ready["api"]
-        addresses = {each["name"]: (each["mqtt"]["host"], each["mqtt"]["port"]) for each in ready["accounts"]}
+        door = "mqtt_alpn" if fleet.file.mqtt.port == ALPN_PORT else "mqtt"
+        addresses = {each["name"]: (each[door]["host"], each[door]["port"]) for each in ready["accounts"]}
         ca_file = Path(ready["ca_file"])
         given = load_certificates(keyfile.read(ca_file), str(ca_file)) if given is None else given
     if options.connect_to is not None:

@@ -18,6 +18,8 @@ from botocore.parsers import ResponseParserError
 from devicesim.errors import TargetError
 
 PARALLEL_CALLS = 8
+MAX_THROTTLED_TRIES = 100
+"""Some three minutes of one call: AWS allows 10 of most a second to an account, however many a fleet needs."""
 _PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
 
 
@@ -43,7 +45,7 @@ class AccountAccess:
     profile: str | None = None
     """AWS profile; ``None`` is boto3's default chain, or, with ``emulated``, the account id as access key id."""
     emulated: bool = False
-    """An emulator: credentials are made up, and throttling is not waited out."""
+    """An emulator: credentials are made up, and its absence is noticed soon."""
 
     def arn(self, resource: str) -> str:
         """The ARN of an IoT resource of this account, such as ``cert/<id>``."""
@@ -78,6 +80,7 @@ class AccountClient:
             )
             self._iot = session.client("iot", endpoint_url=access.endpoint_url, config=config)
             self._sts = session.client("sts", endpoint_url=access.endpoint_url, config=config)
+            self._iot.meta.events.register_last("needs-retry.iot", _again_when_throttled)
         except BotoCoreError as exc:
             raise TargetError(
                 f"account {access.name!r}: {_one_line(exc)}", hint="name a profile that exists: accounts.*.profile"
@@ -138,6 +141,14 @@ class AccountClient:
             ) from exc
         except BotoCoreError as exc:
             raise TargetError(f"{where} failed: {_one_line(exc)}") from exc
+
+
+def _again_when_throttled(response: tuple[Any, dict[str, Any]] | None, attempts: int, **_: Any) -> float | None:
+    """botocore's question whether to try again, after its own handlers: for a quota's next second is waited."""
+    if response is None or attempts > MAX_THROTTLED_TRIES:
+        return None
+    code = response[1].get("Error", {}).get("Code")
+    return min(0.25 * attempts, 2.0) if code == "ThrottlingException" else None
 
 
 def _one_line(exc: Exception) -> str:

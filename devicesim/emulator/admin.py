@@ -1,148 +1,127 @@
-"""The second door (design.md §6): what the emulator saw and holds, as JSON over HTTP. Read-only, never on AWS's ports.
+"""The second door (design.md §6), never on AWS's ports: :mod:`~devicesim.emulator.adminroutes` over HTTP.
 
-``GET /health``, ``GET /history?account=&certificate_id=&verdict=&kind=&after=&limit=``, ``GET /state?account=``.
+Reading needs nothing. POST and DELETE change the emulator without credentials, and so they must not come from a web
+page that somebody has open (the port is on loopback, where every page's scripts can send to): a request that a browser
+sent for another site is refused, and one to a name that could be a page's own made to resolve to this address, too.
 """
 
+import ipaddress
 import json
-from collections.abc import Callable, Mapping
-from typing import Final
-from urllib.parse import parse_qsl
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-from devicesim.emulator.dataplane import DataPlane
-from devicesim.emulator.httpd import Receive, Scope, Send
-from devicesim.emulator.registry import Partition
+import trio
 
-DEFAULT_LIMIT: Final = 1000
-"""Entries that /history answers unless asked for more."""
-_HISTORY_FILTERS: Final = frozenset({"account", "certificate_id", "verdict", "kind", "after", "limit"})
-_STATE_FILTERS: Final = frozenset({"account"})
+from devicesim.emulator.adminroutes import AdminError, AdminRoutes
+from devicesim.emulator.core import Core
+from devicesim.emulator.httpd import BODY_TIMEOUT, Receive, Scope, Send
 
+if TYPE_CHECKING:
+    from devicesim.emulator.metrics import Metrics
 
-class AdminError(Exception):
-    """The request is answered with this status and message."""
+_log = logging.getLogger(__name__)
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+MAX_BODY: Final = 64 * 1024
+"""Bytes of a request's body; a certificate and a few words."""
+_JSON: Final = "application/json"
+_CHANGING: Final = frozenset({"POST", "DELETE"})
 
 
 class AdminApp:
     """The ASGI application of the admin port."""
 
-    def __init__(self, plane: DataPlane) -> None:
-        self._plane = plane
-        self._routes: Mapping[str, Callable[[Mapping[str, str]], Mapping[str, object]]] = {
-            "/health": self._health,
-            "/history": self._history,
-            "/state": self._state,
-        }
+    def __init__(self, core: Core, *, hosts: frozenset[str] = frozenset()) -> None:
+        """``hosts`` are names that the port is reached by, beside addresses, ``localhost`` and names without a dot."""
+        self._core = core
+        self._hosts = frozenset(each.lower() for each in hosts)
+        self._metrics: Metrics | None = None
+        self.routes = AdminRoutes(core)
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        method = scope["method"]
+        kind = _JSON
         try:
-            status, body = 200, self.answer(scope["method"], scope["path"], scope["query_string"].decode("latin-1"))
+            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            if method in _CHANGING:
+                self.check_same_site(headers)
+            body = await _body(receive) if method == "POST" else b""
+            if scope["path"] == "/metrics":
+                kind, payload = self._metrics_text(method)
+            else:
+                query = scope["query_string"].decode("latin-1")
+                payload = json.dumps(self.routes.answer(method, scope["path"], query, body)).encode()
+            status = 200
         except AdminError as error:
-            status, body = error.status, {"error": str(error)}
-        payload = json.dumps(body).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(payload)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else payload})
+            status, payload = error.status, json.dumps({"error": str(error)}).encode()
+        except Exception:  # the boundary: a bug of ours is told, and the port goes on
+            _log.exception("admin request failed: %s %s", method, scope["path"])
+            status, payload = 500, json.dumps({"error": "devicesim failed on this request; its log says why"}).encode()
+        answer = [(b"content-type", kind.encode()), (b"content-length", str(len(payload)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": answer})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else payload})
 
-    def answer(self, method: str, path: str, query: str) -> Mapping[str, object]:
-        """The document at ``path``; :class:`AdminError` when there is none."""
-        handler = self._routes.get(path)
-        if handler is None:
-            raise AdminError(404, f"no such path {path!r}, must be one of {', '.join(self._routes)}")
+    def check_same_site(self, headers: Mapping[str, str]) -> None:
+        """Raise :class:`AdminError` (403) for what a web page may have sent."""
+        host = headers.get("host", "")
+        name = _host_name(host)
+        if not self._is_ours(name):
+            raise AdminError(
+                403, f"host {host!r} is not this port's, must be an address, localhost, a name without a dot or --host"
+            )
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            raise AdminError(403, f"origin {origin!r} is another site, must be none or the port's own")
+        site = headers.get("sec-fetch-site")
+        if site not in (None, "same-origin", "none"):
+            raise AdminError(403, f"the request comes from a {site} page, must come from none or the port's own")
+
+    def _is_ours(self, name: str) -> bool:
+        """Not a name that anybody could own: one that resolves to us today may have been a page's yesterday."""
+        if not name:
+            return False
+        if name in self._hosts or name == "localhost" or name.endswith(".localhost") or "." not in name.strip("[]"):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _metrics_text(self, method: str) -> tuple[str, bytes]:
         if method not in ("GET", "HEAD"):
             raise AdminError(405, f"method {method!r} is not allowed, must be 'GET'")
-        return handler(dict(parse_qsl(query, keep_blank_values=True)))
+        from devicesim.emulator import metrics  # only who scrapes waits for prometheus_client
 
-    def _health(self, query: Mapping[str, str]) -> Mapping[str, object]:
-        _check(query, frozenset())
-        partitions = self._plane.registry.partitions()
-        return {
-            "status": "ok",
-            "connections": sum(self._plane.load(partition).connections for partition in partitions),
-            "provisioning_runs": self._plane.provisioning_runs,
-            "verdicts": dict(self._plane.history.counts),
-        }
-
-    def _history(self, query: Mapping[str, str]) -> Mapping[str, object]:
-        _check(query, _HISTORY_FILTERS)
-        entries = self._plane.history.select(
-            account_id=query.get("account"),
-            certificate_id=query.get("certificate_id"),
-            verdict=query.get("verdict"),
-            kind=query.get("kind"),
-            after=_number(query, "after", 0),
-            limit=_number(query, "limit", DEFAULT_LIMIT),
-        )
-        return {"entries": [entry.to_json() for entry in entries], "kept": len(self._plane.history)}
-
-    def _state(self, query: Mapping[str, str]) -> Mapping[str, object]:
-        _check(query, _STATE_FILTERS)
-        wanted = query.get("account")
-        partitions = self._plane.registry.partitions()
-        return {
-            "accounts": [self._account(each) for each in partitions if wanted in (None, each.account_id)],
-        }
-
-    def _account(self, partition: Partition) -> Mapping[str, object]:
-        load = self._plane.load(partition)
-        statuses: dict[str, int] = {}
-        for record in partition.certificates.values():
-            statuses[record.status.value] = statuses.get(record.status.value, 0) + 1
-        return {
-            "account_id": partition.account_id,
-            "region": partition.region,
-            "endpoint": partition.endpoint,
-            "ca_certificates": [
-                {
-                    "certificate_id": ca.certificate_id,
-                    "mode": ca.mode.value,
-                    "status": ca.status.value,
-                    "auto_registration": ca.auto_registration.value,
-                    "jitp": self._plane.registry.cas.template_of(partition, ca) is not None,
-                }
-                for ca in partition.cas.values()
-            ],
-            "certificates": [
-                {
-                    "certificate_id": record.certificate_id,
-                    "mode": record.mode.value,
-                    "status": record.status.value,
-                    "ca_certificate_id": record.ca_certificate_id,
-                    "things": list(partition.things_of_certificate(record.certificate_id)),
-                    "policies": list(partition.policies_of_target.get(record.arn, {})),
-                }
-                for record in partition.certificates.values()
-            ],
-            "things": list(partition.things),
-            "policies": list(partition.policies),
-            "provisioning_templates": list(partition.templates),
-            "counts": {
-                "certificates": len(partition.certificates),
-                "certificates_by_status": statuses,
-                "things": len(partition.things),
-                "connections": load.connections,
-                "sessions": load.sessions,
-                "subscriptions": load.subscriptions,
-                "retained_messages": load.retained,
-            },
-        }
+        if self._metrics is None:
+            self._metrics = metrics.Metrics(self._core)
+        return metrics.CONTENT_TYPE, self._metrics.text()
 
 
-def _check(query: Mapping[str, str], allowed: frozenset[str]) -> None:
-    unknown = query.keys() - allowed
-    if unknown:
-        raise AdminError(400, f"unknown parameter {min(unknown)!r}, must be one of {sorted(allowed)!r}")
+def _host_name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
 
 
-def _number(query: Mapping[str, str], name: str, default: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise AdminError(400, f"parameter {name} is {text!r}, must be a number of at least 0")
-    return int(text)
+async def _body(receive: Receive) -> bytes:
+    """The whole body, read to its end: closing on a client that is sending loses it the answer."""
+    body = bytearray()
+    with trio.move_on_after(BODY_TIMEOUT):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                break
+            if len(body) <= MAX_BODY:
+                body += message.get("body", b"")
+            if not message.get("more_body", False):
+                break
+        if len(body) > MAX_BODY:
+            raise AdminError(413, f"the request's body is longer than {MAX_BODY} bytes")
+        return bytes(body)
+    raise AdminError(408, f"the request's body did not arrive within {BODY_TIMEOUT:g} s")

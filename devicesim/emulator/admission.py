@@ -12,7 +12,7 @@ words of AWS's ``Connection.AuthNError`` (§8) where AWS has one.
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,18 +20,23 @@ from enum import StrEnum
 from cryptography import x509
 
 from devicesim.emulator import policy
+from devicesim.emulator.checks import Stop, Trace
 from devicesim.emulator.registry import Partition, Registry
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.records import (
     CACertificate,
+    CACertificateStatus,
     CertificateMode,
     CertificateStatus,
     DeviceCertificate,
+    DomainStatus,
     EffectiveTemplate,
 )
-from devicesim.emulator.variables import Variables
+from devicesim.emulator.variables import NOTHING_ASKED, Asked, Variables
 from devicesim.pki.identity import certificate_id
 
+ALPN_MQTT = "x-amzn-mqtt-ca"
+"""MQTT with a client certificate, on port 443 (§4.3)."""
 _MAX_CHAIN = 10
 """Certificates of a device's chain that are looked at; more come only from hostile clients."""
 
@@ -42,6 +47,8 @@ class Reason(StrEnum):
     DEVICE_CERTIFICATE_INACTIVE = "DEVICE_CERTIFICATE_INACTIVE"
     DEVICE_CERTIFICATE_NOT_REGISTERED = "DEVICE_CERTIFICATE_NOT_REGISTERED"
     DEVICE_CERTIFICATE_REVOKED = "DEVICE_CERTIFICATE_REVOKED"
+    DOMAIN_CONFIGURATION_DISABLED = "DOMAIN_CONFIGURATION_DISABLED"
+    DOMAIN_CONFIGURATION_INVALID = "DOMAIN_CONFIGURATION_INVALID"
     SNI_MISUSED = "SNI_MISUSED"
     NOT_AUTHENTICATED = "NOT_AUTHENTICATED"
     INTERNAL_SERVER_ERROR = "INTERNAL_SERVER_ERROR"
@@ -81,6 +88,8 @@ class Door:
     region: str
     elsewhere: frozenset[str] | None = None
     """For the one door that also serves Regions which have none: the Regions that have their own."""
+    alpn: bool = False
+    """Whether it plays port 443, where ALPN says what is spoken (§4.3)."""
 
     def serves(self, region: str) -> bool:
         return region == self.region or (self.elsewhere is not None and region not in self.elsewhere)
@@ -160,8 +169,11 @@ def read_server_name(raw: bytes | None, settings: Settings) -> ServerName:
 
 
 def is_ip_literal(text: str) -> bool:
+    bare = text.strip("[]")
+    if ":" not in bare and not bare[-1:].isdigit():
+        return False  # what every endpoint is, found out in no time
     try:
-        ipaddress.ip_address(text.strip("[]"))
+        ipaddress.ip_address(bare)
     except ValueError:
         return False
     return True
@@ -174,38 +186,114 @@ def printable(raw: bytes | None) -> str:
 
 def resolve(registry: Registry, server_name: str, door: Door) -> Partition | None:
     """The account of a server name, as far as this door serves its Region."""
-    partition = registry.resolve_server_name(server_name)
+    partition = registry.resolve_server_name(server_name, door.serves)
     return partition if partition is not None and door.serves(partition.region) else None
 
 
-def decide(registry: Registry, presented: Presented, *, client_id: str, settings: Settings, now: float) -> Decision:
-    """Decide on a CONNECT with ``client_id``; ``now`` is in seconds since the Unix epoch."""
+def decide(
+    registry: Registry,
+    presented: Presented,
+    *,
+    client_id: str,
+    settings: Settings,
+    now: float,
+    asked: Asked = NOTHING_ASKED,
+    seen_as: CertificateStatus | None = None,
+    trace: Trace | None = None,
+) -> Decision:
+    """Decide on a CONNECT with ``client_id``; ``now`` is in seconds since the Unix epoch, ``asked`` what else of the
+    CONNECT policies may depend on.
+
+    ``seen_as`` is the status that a front door with stale state takes the certificate's record to have. ``trace`` is
+    told of every check that is passed.
+    """
+    subject = _Subject(
+        registry=registry,
+        presented=presented,
+        client_id=client_id,
+        settings=settings,
+        now=now,
+        asked=asked,
+        seen_as=seen_as,
+        trace=trace or _untraced,
+    )
+    return _decide(subject)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """What a decision is on, for the functions that share it."""
+
+    registry: Registry
+    presented: Presented
+    client_id: str
+    settings: Settings
+    now: float
+    asked: Asked
+    seen_as: CertificateStatus | None
+    trace: Callable[[Stop, str, Stop], None]
+
+
+def _untraced(_check: Stop, _detail: str, _then: Stop) -> None:
+    pass
+
+
+def _decide(subject: _Subject) -> Decision:
+    registry, presented, settings = subject.registry, subject.presented, subject.settings
     name = read_server_name(presented.server_name, settings)
     if name.kind is ServerNameKind.UNRESOLVABLE:
         return _nobody(f"server name {name.text!r} is no account's endpoint")
     if name.kind is ServerNameKind.NAME:
+        subject.trace(Stop.SERVER_NAME, name.text, Stop.ACCOUNT)
         partition = resolve(registry, name.text, presented.door)
         if partition is None:
             return _nobody(f"server name {name.text!r} is no account's endpoint in {presented.door.region}")
-        return _in_account(registry, partition, presented, client_id, settings, now, named=True)
+        refusal = _domain_refused(registry, partition, name.text, enforced=settings.domain_protocol_enforced)
+        if refusal is not None:
+            return refusal
+        subject.trace(Stop.ACCOUNT, f"{partition.account_id} in {partition.region}", Stop.CERTIFICATE)
+        return _in_account(subject, partition, named=True)
 
+    subject.trace(Stop.SERVER_NAME, "none was sent: an account must answer in DEFAULT mode", Stop.ACCOUNT)
     if presented.leaf is None or presented.certificate_id is None:
         return _no_leaf(presented, None, logged=False)
     holder = registry.default_certificate_holder(presented.door.region, presented.certificate_id)
     if holder is not None:
-        return _in_account(registry, holder, presented, client_id, settings, now, named=False)
+        detail = f"{holder.account_id} in {holder.region}, which has the certificate in DEFAULT mode"
+        subject.trace(Stop.ACCOUNT, detail, Stop.CERTIFICATE)
+        return _in_account(subject, holder, named=False)
     recorded = registry.certificates.has_default_holder(presented.door.region, presented.certificate_id)
     if settings.jit_without_sni and not recorded:
         holder = _default_ca_holder(registry, presented, presented.leaf, settings)
         # What that account has on record can only be SNI_ONLY: registered alone, or before the CA changed its mode
         # (§10d: such a certificate must send SNI, D).
         if holder is not None and presented.certificate_id not in holder.certificates:
-            return _in_account(registry, holder, presented, client_id, settings, now, named=False)
+            detail = f"{holder.account_id} in {holder.region}, which has the certificate's CA in DEFAULT mode"
+            subject.trace(Stop.ACCOUNT, detail, Stop.CERTIFICATE)
+            return _in_account(subject, holder, named=False)
     return _nobody("no server name was sent, and no account answers with the certificate or its CA in DEFAULT mode")
 
 
 def _nobody(detail: str) -> Decision:
     return Decision(verdict=Verdict.REFUSED, check=Check.SERVER_NAME, detail=detail, logged=False)
+
+
+def _domain_refused(registry: Registry, partition: Partition, server_name: str, *, enforced: bool) -> Decision | None:
+    """A domain configuration that lets nobody in that speaks MQTT with a certificate (§8)."""
+    domain = registry.domains.at(server_name, partition.region)
+    if domain is None:
+        return None
+    if domain.status is DomainStatus.DISABLED:
+        reason, detail = Reason.DOMAIN_CONFIGURATION_DISABLED, f"the domain configuration {domain.name} is DISABLED"
+    elif enforced and not domain.takes_mqtt_with_certificate:
+        reason = Reason.DOMAIN_CONFIGURATION_INVALID
+        detail = (
+            f"the domain configuration {domain.name} is for {domain.application_protocol} with"
+            f" {domain.authentication_type}"
+        )
+    else:
+        return None
+    return Decision(verdict=Verdict.REFUSED, check=Check.SERVER_NAME, reason=reason, detail=detail, partition=partition)
 
 
 def _no_leaf(presented: Presented, partition: Partition | None, *, logged: bool) -> Decision:
@@ -249,20 +337,13 @@ def _parsed(chain: Sequence[bytes]) -> list[x509.Certificate]:
     return certificates
 
 
-def _in_account(
-    registry: Registry,
-    partition: Partition,
-    presented: Presented,
-    client_id: str,
-    settings: Settings,
-    now: float,
-    *,
-    named: bool,
-) -> Decision:
+def _in_account(subject: _Subject, partition: Partition, *, named: bool) -> Decision:
+    registry, presented, settings = subject.registry, subject.presented, subject.settings
     leaf, leaf_id = presented.leaf, presented.certificate_id
     if leaf is None or leaf_id is None:
         return _no_leaf(presented, partition, logged=named)
-    problem = validity_problem(leaf, now) if settings.leaf_validity_enforced else None
+    subject.trace(Stop.CERTIFICATE, f"certificate {leaf_id}", Stop.VALIDITY)
+    problem = validity_problem(leaf, subject.now) if settings.leaf_validity_enforced else None
     if problem is not None:
         return Decision(
             verdict=Verdict.REFUSED,
@@ -273,12 +354,17 @@ def _in_account(
             partition=partition,
             certificate=partition.certificates.get(leaf_id),
         )
+    subject.trace(Stop.VALIDITY, f"not after {leaf.not_valid_after_utc.isoformat()}", Stop.RECORD)
     record = partition.certificates.get(leaf_id)
     if record is None:
-        return _unknown(registry, partition, presented, leaf, leaf_id, settings, named=named)
-    match record.status:
+        subject.trace(Stop.RECORD, "the account has none of this certificate", Stop.CA)
+        return _unknown(subject, partition, leaf, leaf_id, named=named)
+    status = subject.seen_as or record.status
+    subject.trace(Stop.RECORD, f"the account has one, in mode {record.mode}", Stop.STATUS)
+    match status:
         case CertificateStatus.ACTIVE:
-            return _authorize(registry, partition, record, client_id, presented.source_ip, named=named)
+            subject.trace(Stop.STATUS, "ACTIVE", Stop.POLICY)
+            return _authorize(subject, partition, record, named=named)
         case CertificateStatus.PENDING_ACTIVATION:
             ca = partition.cas.get(record.ca_certificate_id or "")
             runs = ca is not None and ca.registers_devices and settings.jitp_reruns_while_pending
@@ -301,27 +387,24 @@ def _in_account(
         verdict=Verdict.REFUSED,
         check=Check.STATUS,
         reason=reason,
-        detail=f"the certificate is {record.status}",
+        detail=f"the certificate is {status}",
         logged=named,
         partition=partition,
         certificate=record,
     )
 
 
-def _unknown(
-    registry: Registry,
-    partition: Partition,
-    presented: Presented,
-    leaf: x509.Certificate,
-    leaf_id: str,
-    settings: Settings,
-    *,
-    named: bool,
-) -> Decision:
+def _unknown(subject: _Subject, partition: Partition, leaf: x509.Certificate, leaf_id: str, *, named: bool) -> Decision:
     """A leaf that the account has no record of: registered under a CA that does so, else refused (§2, §10b)."""
-    ca = registry.issuer_of(partition, leaf, _parsed(presented.chain))
+    registry, settings = subject.registry, subject.settings
+    ca = registry.issuer_of(partition, leaf, _parsed(subject.presented.chain))
+    if ca is not None and ca.status is CACertificateStatus.ACTIVE:
+        subject.trace(
+            Stop.CA, f"CA {ca.certificate_id} signed it and is ACTIVE, in mode {ca.mode}", Stop.AUTO_REGISTRATION
+        )
     # Without SNI only what is held in DEFAULT mode counts, also between a CA's old and renewed certificate.
-    if ca is not None and ca.registers_devices and (named or ca.mode is CertificateMode.DEFAULT):
+    here = settings.jit_on_alpn or not subject.presented.door.alpn
+    if ca is not None and ca.registers_devices and here and (named or ca.mode is CertificateMode.DEFAULT):
         template = registry.cas.template_of(partition, ca)
         return Decision(
             verdict=Verdict.REGISTERED,
@@ -335,6 +418,8 @@ def _unknown(
     reason = Reason.DEVICE_CERTIFICATE_NOT_REGISTERED
     if ca is None:
         detail = "the certificate is not registered, nor is a CA that signed it"
+    elif not here:
+        detail = f"the certificate is not registered, and not by a connection with ALPN {ALPN_MQTT!r} (jit_on_alpn)"
     else:
         detail = (
             f"the certificate is not registered, and its CA {ca.certificate_id} is {ca.status} with auto registration"
@@ -355,21 +440,15 @@ def _unknown(
     )
 
 
-def _authorize(
-    registry: Registry,
-    partition: Partition,
-    record: DeviceCertificate,
-    client_id: str,
-    source_ip: str,
-    *,
-    named: bool,
-) -> Decision:
+def _authorize(subject: _Subject, partition: Partition, record: DeviceCertificate, *, named: bool) -> Decision:
+    client_id = subject.client_id
     permissions = CertificatePermissions(
-        registry=registry,
+        registry=subject.registry,
         partition=partition,
         certificate_id=record.certificate_id,
         client_id=client_id,
-        source_ip=source_ip,
+        source_ip=subject.presented.source_ip,
+        asked=subject.asked,
     )
     allowed = permissions.allows("iot:Connect", "client", client_id)
     return Decision(
@@ -416,10 +495,12 @@ class CertificatePermissions:
     certificate_id: str
     client_id: str
     source_ip: str
+    asked: Asked = NOTHING_ASKED
+    """What its CONNECT asked for."""
     _variables: Variables = field(init=False)
 
     def __post_init__(self) -> None:
-        self._variables = Variables(self.partition, self.certificate_id, self.client_id, self.source_ip)
+        self._variables = Variables(self.partition, self.certificate_id, self.client_id, self.source_ip, self.asked)
 
     def allows(self, action: str, kind: str, name: str) -> bool:
         documents = self.registry.policies.documents(self.partition, self.certificate_id, client_id=self.client_id)

@@ -31,6 +31,11 @@ def certificate_validation(message: str) -> APIError:
     return APIError("CertificateValidationException", message)
 
 
+def conflict(message: str) -> APIError:
+    """The version given is not the shadow's."""
+    return APIError("ConflictException", message)
+
+
 def conflicting_resource_update(message: str) -> APIError:
     """The resource is in a state that the update contradicts."""
     return APIError("ConflictingResourceUpdateException", message)
@@ -56,9 +61,19 @@ def malformed_policy(message: str) -> APIError:
     return APIError("MalformedPolicyException", message)
 
 
+def not_configured(message: str) -> APIError:
+    """What is asked for was never set."""
+    return APIError("NotConfiguredException", message)
+
+
 def registration_code_validation(message: str) -> APIError:
     """The verification certificate does not carry this account's registration code."""
     return APIError("RegistrationCodeValidationException", message)
+
+
+def request_entity_too_large(message: str) -> APIError:
+    """A shadow, or the request that would change it, is too long."""
+    return APIError("RequestEntityTooLargeException", message)
 
 
 def resource_already_exists(message: str, *, resource_id: str, resource_arn: str) -> APIError:
@@ -74,6 +89,21 @@ def resource_not_found(message: str) -> APIError:
 def resource_registration_failure(message: str) -> APIError:
     """A template's resources could not be made (RegisterThing, and so JITP)."""
     return APIError("ResourceRegistrationFailureException", message)
+
+
+def transfer_already_completed(message: str) -> APIError:
+    """The transfer of the certificate is not pending any more."""
+    return APIError("TransferAlreadyCompletedException", message)
+
+
+def transfer_conflict(message: str) -> APIError:
+    """Something stands against the transfer of the certificate."""
+    return APIError("TransferConflictException", message)
+
+
+def unsupported_document_encoding(message: str) -> APIError:
+    """A shadow document is not UTF-8."""
+    return APIError("UnsupportedDocumentEncodingException", message)
 
 
 def version_conflict(message: str) -> APIError:

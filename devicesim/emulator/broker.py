@@ -7,16 +7,17 @@ bytes cannot change it (mqtt-measured.md, "Order matters").
 A connection ends by its :meth:`~devicesim.emulator.connection.Connection.finish`; whoever watches it calls
 :meth:`Broker.detach` after the method that caused it has returned, so that routing is never entered from within.
 
-Not here, and refused rather than ignored: QoS 2, shared subscriptions, subscription identifiers, enhanced
-authentication. Brokers share nothing: a message cannot leave its account and Region.
+Not here, and refused rather than ignored: QoS 2, subscription identifiers, enhanced authentication; AWS has none of
+them. Brokers share nothing: a message cannot leave its account and Region.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
 from typing import Final
 
-from devicesim.emulator import topics
+from devicesim.emulator import limits
 from devicesim.emulator.connection import Connection, DisconnectReason, End, Phase
+from devicesim.emulator.lifecycle import Lifecycle
 from devicesim.emulator.packets import (
     NO_PROPERTIES,
     SUBSCRIBE_FAILURE,
@@ -38,11 +39,12 @@ from devicesim.emulator.packets import (
     Unsubscribe,
     Will,
 )
-from devicesim.emulator.session import Delivery, Message, Session
+from devicesim.emulator.routes import Routes
+from devicesim.emulator.session import Delivery, Message, Session, client_message
 from devicesim.emulator.settings import Settings
+from devicesim.emulator.shared import parse_filter
 from devicesim.emulator.timers import Timers
 
-_SHARED: Final = "$share/"
 _PUBLISH: Final = ("iot:Publish",)
 _PUBLISH_RETAINED: Final = ("iot:Publish", "iot:RetainPublish")
 _FOR_EVER: Final = 0xFFFF_FFFF  # Session Expiry Interval (3.1.2.11.2)
@@ -56,19 +58,24 @@ class Broker:
         *,
         settings: Settings,
         timers: Timers,
+        choose: Callable[[int], int],
+        lifecycle: Callable[["Broker"], Lifecycle],
         published: Callable[[Message, float], None] | None = None,
         reserved: Callable[[Connection, Publish, float], bool] | None = None,
+        retained: MutableMapping[str, tuple[Message, float]] | None = None,
     ) -> None:
-        """``published`` is told of every message after its delivery. ``reserved`` is asked what to do with a PUBLISH to
-        a topic of the service's own that policies allow, and answers whether it is one that devices may publish to."""
+        """``choose(n)`` draws a number from 0 to n - 1; ``lifecycle`` makes what tells of this broker's clients.
+        ``published`` is told of every message after its delivery. ``reserved`` is asked what to do with a PUBLISH to a
+        topic of the service's own that policies allow, and answers whether it is one that devices may publish to.
+        ``retained`` holds retained messages, which may outlive the broker."""
         self._published = published
         self._reserved = reserved
         self._settings = settings
         self._timers = timers
         self._sessions: dict[str, Session] = {}
         self._bound: dict[Connection, Session] = {}
-        self._tree: topics.SubscriptionTree[Session, Subscription] = topics.SubscriptionTree()
-        self._retained: dict[str, Message] = {}
+        self._routes = Routes(settings=settings, timers=timers, choose=choose, retained=retained)
+        self._lifecycle = lifecycle(self)
 
     @property
     def connected(self) -> int:
@@ -80,11 +87,11 @@ class Broker:
 
     @property
     def subscriptions(self) -> int:
-        return len(self._tree)
+        return len(self._routes)
 
     @property
     def retained(self) -> int:
-        return len(self._retained)
+        return self._routes.retained
 
     def session_of(self, client_id: str) -> Session | None:
         return self._sessions.get(client_id)
@@ -106,7 +113,9 @@ class Broker:
             previous = None
 
         connection.client_id = client_id
-        session = previous or Session(client_id, settings=settings)
+        session = previous or Session(
+            client_id, settings=settings, timers=self._timers, identifier=self._lifecycle.new_session()
+        )
         self._sessions[client_id] = session
         self._bound[connection] = session
         session.connection = connection
@@ -115,9 +124,10 @@ class Broker:
                 timer.cancel()
         session.expiry_timer = session.will_timer = None
         session.will = packet.will
-        session.expiry = float(self._session_expiry(connection, packet))
+        session.principal = connection.principal
+        session.expiry = float(limits.session_expiry(packet, settings))
 
-        keep_alive = _clamped(packet.keep_alive, settings)
+        keep_alive = limits.keep_alive(packet.keep_alive, settings)
         connection.keep_alive_timeout = keep_alive * settings.keep_alive_factor
         connection.last_packet = now
         asked = packet.properties
@@ -134,45 +144,25 @@ class Broker:
                 topic_alias_maximum=settings.max_topic_alias,
                 wildcard_subscription_available=1,
                 subscription_identifier_available=0,
-                shared_subscription_available=0,
+                shared_subscription_available=1,
                 server_keep_alive=keep_alive if keep_alive != packet.keep_alive else None,
             )
         connection.phase = Phase.LIVE
         connection.send(ConnAck(session_present=previous is not None, properties=properties))
+        self._lifecycle.connected(connection, session, now, resumed=previous is not None)
         if previous is not None:
             session.resume(now)
+            self._routes.serve_groups(session, now)
 
-    def connect_problem(self, connection: Connection, packet: Connect) -> tuple[ReasonCode, str] | None:
-        """Why a CONNECT cannot be taken in whoever sends it: (code for MQTT 5, detail)."""
-        settings = self._settings
-        size = len(packet.client_id.encode("utf-8"))
-        if size > settings.max_client_id_bytes:
-            detail = f"client id has {size} bytes, must be at most {settings.max_client_id_bytes}"
-            return ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, detail
-        if not packet.client_id and not connection.is_v5 and settings.empty_client_id_v311 == "close":
-            return ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id is empty"
-        if not packet.client_id and not connection.is_v5 and not packet.clean_start:
-            return ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client id is empty in a persistent session"  # MQTT-3.1.3-8
-        if packet.properties.authentication_method is not None:
-            # AWS's list of CONNACK codes (§5) has no 0x8C
-            return ReasonCode.UNSPECIFIED_ERROR, "enhanced authentication is not supported"
-        will = packet.will
-        if will is None:
-            return None
-        if will.qos > 1:
-            return ReasonCode.QOS_NOT_SUPPORTED, "will has QoS 2"
-        problem = self._topic_problem(will.topic)
-        if problem is not None:
-            return ReasonCode.TOPIC_NAME_INVALID, f"will: {problem}"
-        if len(will.payload) > settings.max_payload_bytes:
-            detail = f"will has {len(will.payload)} bytes, must be at most {settings.max_payload_bytes}"
-            return ReasonCode.QUOTA_EXCEEDED, detail
-        return None
+    def will_allowed(self, connection: Connection, will: Will) -> bool:
+        """Whether policies let the client publish its will; one that may not cannot connect (developer guide,
+        "connect attempt failure event", D)."""
+        actions = _PUBLISH_RETAINED if will.retain else _PUBLISH
+        return all(connection.permissions.allows(action, "topic", will.topic) for action in actions)
 
-    def _session_expiry(self, connection: Connection, packet: Connect) -> int:
-        if connection.is_v5:
-            return min(packet.properties.session_expiry_interval or 0, self._settings.max_session_expiry_seconds)
-        return 0 if packet.clean_start else self._settings.persistent_session_seconds
+    def connect_failed(self, connection: Connection, now: float) -> None:
+        """Policies did not let it in."""
+        self._lifecycle.connect_failed(connection, now)
 
     def _take_over(self, old: Connection, now: float) -> None:
         old.fail(
@@ -190,7 +180,9 @@ class Broker:
         if session is None:
             return
         end = connection.end
-        session.connection = None
+        shared = session.leave()
+        if end is not None:
+            self._lifecycle.disconnected(connection, session, end, now)
         will = None if end is not None and end.graceful else session.will
         session.will = will
         if will is not None:
@@ -204,11 +196,49 @@ class Broker:
                     self._end_session(session, at)
 
             session.expiry_timer = self._timers.schedule(now + session.expiry, expire)
+        self._routes.return_shared(shared, now)
+
+    def delete_connection(self, client_id: str, *, clean_session: bool, prevent_will: bool, now: float) -> bool:
+        """Disconnect a client (DeleteConnection of the data API); ``False`` when it has neither connection nor session.
+
+        ``clean_session`` ends a persistent session with it, ``prevent_will`` throws its will away.
+        """
+        session = self._sessions.get(client_id)
+        if session is None:
+            return False
+        if prevent_will:
+            session.will = None
+        connection = session.connection
+        if connection is not None:
+            connection.fail(
+                ReasonCode.ADMINISTRATIVE_ACTION,
+                "DeleteConnection was called",
+                reason=DisconnectReason.API_INITIATED_DISCONNECT,
+            )
+            self.detach(connection, now)
+        if clean_session and self._sessions.get(client_id) is session:
+            self._end_session(session, now)
+        return True
+
+    def close(self, now: float) -> None:
+        """End every connection and session, without a will and without a word to anybody: the account is no more."""
+        self._published = None
+        for session in tuple(self._sessions.values()):
+            session.will = None
+            session.expiry = 0.0
+            connection = session.connection
+            if connection is None:
+                self._end_session(session, now)
+                continue
+            connection.fail(
+                ReasonCode.ADMINISTRATIVE_ACTION,
+                "the emulator was reset",
+                reason=DisconnectReason.SERVER_INITIATED_DISCONNECT,
+            )
 
     def _start_will(self, session: Session, will: Will, connection: Connection, now: float) -> None:
         """Publish after the will's delay, or when the session ends before that (3.1.3.2.2)."""
-        actions = _PUBLISH_RETAINED if will.retain else _PUBLISH
-        if not all(connection.permissions.allows(action, "topic", will.topic) for action in actions):
+        if not self.will_allowed(connection, will):
             session.will = None
             return
         delay = min(will.properties.will_delay_interval or 0, session.expiry)
@@ -225,9 +255,7 @@ class Broker:
     def _publish_will(self, session: Session, now: float) -> None:
         will, session.will = session.will, None
         if will is not None:
-            message = _message(will.topic, will.payload, will.qos, will.retain, will.properties, session.client_id, now)
-            self._keep(message)
-            self.publish(message, now)
+            self.publish(client_message(will, session.client_id, session.principal, now, self._settings), now)
 
     def _end_session(self, session: Session, now: float) -> None:
         for timer in (session.expiry_timer, session.will_timer):
@@ -236,41 +264,41 @@ class Broker:
         session.expiry_timer = session.will_timer = None
         if session.connection is None:
             self._publish_will(session, now)
-        for topic_filter in session.subscriptions:
-            self._tree.remove(topic_filter, session)
-        session.subscriptions.clear()
+        self._routes.drop(session)
         if self._sessions.get(session.client_id) is session:
             del self._sessions[session.client_id]
 
     # --- routing ---
 
     def publish(self, message: Message, now: float) -> int:
-        """Deliver to every session with a matching subscription, once each; answers how many."""
-        best: dict[Session, tuple[int, bool]] = {}
-        for session, option in self._tree.match(message.topic):
-            if option.no_local and session.client_id == message.publisher:
-                continue
-            retain = message.retain and option.retain_as_published
-            held = best.get(session)
-            if held is None or option.qos > held[0]:
-                best[session] = (option.qos, retain or (held is not None and held[1]))
-        for session, (qos, retain) in best.items():
-            session.deliver(Delivery(message=message, qos=min(qos, message.qos), retain=retain), now)
+        """Retain what is to be, if there is room, and deliver; answers to how many sessions."""
+        self._routes.keep(message, now)
+        return self._deliver(message, now)
+
+    def _deliver(self, message: Message, now: float) -> int:
+        receivers = self._routes.publish(message, now)
         if self._published is not None:
             self._published(message, now)
-        return len(best)
+        return receivers
 
-    def _keep(self, message: Message) -> bool:
-        """Retain, replace or remove the topic's retained message; ``False`` when there is no room."""
-        if not message.retain:
-            return True
-        if not message.payload:
-            self._retained.pop(message.topic, None)
-            return True
-        if message.topic not in self._retained and len(self._retained) >= self._settings.max_retained_messages:
-            return False
-        self._retained[message.topic] = message
-        return True
+    def retained_messages(self, now: float) -> Iterator[Message]:
+        """In no order; those that have expired are not among them."""
+        for topic in self._routes.retained_topics():
+            message = self._routes.retained_message(topic, now)
+            if message is not None:
+                yield message
+
+    def retained_since(self, topic: str) -> float:
+        """When the topic's retained message, which there must be, was kept, on the broker's clock."""
+        return self._routes.retained_since(topic)
+
+    def publish_to(self, client_id: str, message: Message, now: float) -> bool:
+        """Deliver to one client alone, in answer to it; ``False`` when it has not subscribed to that topic."""
+        session = self._sessions.get(client_id)
+        return session is not None and self._routes.publish_to(session, message, now)
+
+    def retained_message(self, topic: str, now: float) -> Message | None:
+        return self._routes.retained_message(topic, now)
 
     # --- packets of an admitted client ---
 
@@ -285,7 +313,7 @@ class Broker:
             case Subscribe():
                 self._handle_subscribe(connection, session, packet, now)
             case Unsubscribe():
-                self._handle_unsubscribe(connection, session, packet)
+                self._handle_unsubscribe(connection, session, packet, now)
             case PingReq():
                 connection.send(PingResp())
             case Disconnect():
@@ -312,39 +340,17 @@ class Broker:
             )
         )
 
-    def _topic_problem(self, topic: str) -> str | None:
-        """Why a device cannot publish to ``topic``."""
-        if topic.startswith("$"):
-            return f"topic {topic!r} is the service's own"  # §2: devices cannot forge $aws/..., M; §5: disconnect
-        return self._length_problem(topic)
-
-    def _length_problem(self, topic: str) -> str | None:
-        return topics.topic_problem(
-            topic, max_bytes=self._settings.max_topic_bytes, max_slashes=self._settings.max_topic_slashes
-        )
-
     def _handle_publish(self, connection: Connection, packet: Publish, now: float) -> None:
         if packet.qos > 1:
             connection.fail(ReasonCode.QOS_NOT_SUPPORTED, "PUBLISH with QoS 2")
             return
-        topic = self._resolve_alias(connection, packet)
+        topic = connection.resolve_alias(packet)
         if topic is None:
             return
         reserved = topic.startswith("$") and self._reserved is not None
-        problem = self._length_problem(topic) if reserved else self._topic_problem(topic)
+        problem = limits.publish_problem(packet, topic, self._settings, reserved=reserved)
         if problem is not None:
-            connection.fail(ReasonCode.TOPIC_NAME_INVALID, problem)
-            return
-        if len(packet.payload) > self._settings.max_payload_bytes:
-            detail = f"payload has {len(packet.payload)} bytes, must be at most {self._settings.max_payload_bytes}"
-            connection.fail(ReasonCode.PACKET_TOO_LARGE, detail)
-            return
-        properties = packet.properties
-        if properties.subscription_identifiers:  # MQTT-3.3.4-6
-            connection.fail(ReasonCode.PROTOCOL_ERROR, "PUBLISH of a client with a subscription identifier")
-            return
-        if properties.response_topic is not None and topics.has_wildcard(properties.response_topic):
-            connection.fail(ReasonCode.TOPIC_NAME_INVALID, "response topic has a wildcard")  # MQTT-3.3.2-14
+            connection.fail(*problem)
             return
         for action in _PUBLISH_RETAINED if packet.retain else _PUBLISH:
             if not connection.permissions.allows(action, "topic", topic):
@@ -353,12 +359,18 @@ class Broker:
         if reserved:
             self._publish_reserved(connection, replace(packet, topic=topic), now)
             return
-        message = _message(topic, packet.payload, packet.qos, packet.retain, properties, connection.client_id, now)
-        if not self._keep(message):
-            detail = f"{len(self._retained)} messages are retained, the most there can be"
+        said = replace(packet, topic=topic)
+        message = client_message(said, connection.client_id, connection.principal, now, self._settings)
+        enrichment = connection.enrichment()
+        if enrichment:
+            carried = message.properties
+            carried = replace(carried, user_properties=(*carried.user_properties, *enrichment))
+            message = replace(message, properties=carried)
+        if not self._routes.keep(message, now):
+            detail = f"{self.retained} messages are retained, the most there can be"
             self._refuse_publish(connection, packet, ReasonCode.QUOTA_EXCEEDED, detail)
             return
-        self.publish(message, now)
+        self._deliver(message, now)
         if packet.packet_id is not None:
             connection.send(PubAck(packet_id=packet.packet_id))
 
@@ -373,24 +385,10 @@ class Broker:
     def _refuse_publish(self, connection: Connection, packet: Publish, code: ReasonCode, detail: str) -> None:
         if connection.is_v5 and packet.packet_id is not None and self._settings.publish_denied_v5 == "puback":
             connection.send(PubAck(packet_id=packet.packet_id, reason_code=code))
+            connection.refuse(f"PUBLISH: {detail}", denied=code is ReasonCode.NOT_AUTHORIZED)
             return
         reason = DisconnectReason.FORBIDDEN_ACCESS if code is ReasonCode.NOT_AUTHORIZED else DisconnectReason.THROTTLED
         connection.fail(code, detail, reason=reason)
-
-    def _resolve_alias(self, connection: Connection, packet: Publish) -> str | None:
-        alias = packet.properties.topic_alias
-        if alias is None:
-            return packet.topic
-        if alias > self._settings.max_topic_alias:
-            connection.fail(ReasonCode.TOPIC_ALIAS_INVALID, f"topic alias {alias} is above the maximum")
-            return None
-        if packet.topic:
-            connection.aliases[alias] = packet.topic
-            return packet.topic
-        topic = connection.aliases.get(alias)
-        if topic is None:
-            connection.fail(ReasonCode.PROTOCOL_ERROR, f"topic alias {alias} has not been set")  # 3.3.2.3.4
-        return topic
 
     def _handle_subscribe(self, connection: Connection, session: Session, packet: Subscribe, now: float) -> None:
         settings = self._settings
@@ -406,6 +404,7 @@ class Broker:
             connection.fail(ReasonCode.QUOTA_EXCEEDED, f"{detail} {settings.max_filters_per_subscribe}")
             return
         codes: list[int] = []
+        accepted: list[str] = []
         retained: list[Delivery] = []
         for asked in packet.subscriptions:
             option = asked
@@ -414,17 +413,22 @@ class Broker:
                     connection.fail(ReasonCode.QOS_NOT_SUPPORTED, f"SUBSCRIBE {asked.topic_filter!r} with QoS 2")
                     return
                 option = replace(asked, qos=1)
+            shared = parse_filter(option.topic_filter)
+            if shared is not None and option.no_local:  # MQTT-3.8.3-4
+                connection.fail(ReasonCode.PROTOCOL_ERROR, f"SUBSCRIBE {asked.topic_filter!r} with No Local")
+                return
             refusal = self._subscription_problem(connection, session, option)
             if refusal is None:
                 codes.append(option.qos)
+                accepted.append(option.topic_filter)
                 retained += self._subscribe(session, option, now)
                 continue
             code, detail = refusal
-            if connection.is_v5 or code is ReasonCode.QUOTA_EXCEEDED:
+            denied = code is ReasonCode.NOT_AUTHORIZED
+            told_v311 = code is ReasonCode.QUOTA_EXCEEDED or (denied and settings.subscribe_denied_v311 == "suback")
+            if connection.is_v5 or told_v311:
                 codes.append(code if connection.is_v5 else SUBSCRIBE_FAILURE)
-                continue
-            if code is ReasonCode.NOT_AUTHORIZED and settings.subscribe_denied_v311 == "suback":
-                codes.append(SUBSCRIBE_FAILURE)
+                connection.refuse(f"SUBSCRIBE: {detail}", denied=denied)
                 continue
             reason = (
                 DisconnectReason.FORBIDDEN_ACCESS
@@ -436,21 +440,28 @@ class Broker:
         connection.send(SubAck(packet_id=packet.packet_id, reason_codes=tuple(codes)))
         for delivery in retained:
             session.deliver(delivery, now)
+        self._lifecycle.subscribed(connection, session, accepted, now)
+        if any(parse_filter(topic_filter) is not None for topic_filter in accepted):
+            self._routes.serve_groups(session, now)
 
     def _subscription_problem(
         self, connection: Connection, session: Session, option: Subscription
     ) -> tuple[ReasonCode, str] | None:
         settings = self._settings
         topic_filter = option.topic_filter
-        if topic_filter.startswith(_SHARED):
-            return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, f"shared subscription {topic_filter!r}"
-        problem = topics.filter_problem(
-            topic_filter, max_bytes=settings.max_topic_bytes, max_slashes=settings.max_topic_slashes
-        )
+        shared = parse_filter(topic_filter)
+        problem = limits.filter_problem(topic_filter, shared, settings)
         if problem is not None:
             return ReasonCode.TOPIC_FILTER_INVALID, problem
-        if not connection.permissions.allows("iot:Subscribe", "topicfilter", topic_filter):
-            return ReasonCode.NOT_AUTHORIZED, f"iot:Subscribe on {topic_filter!r} denied"
+        plain = topic_filter if shared is None else shared.topic_filter
+        checked = {"both": (topic_filter, plain), "share": (topic_filter,), "topic": (plain,)}
+        for resource in dict.fromkeys(checked[settings.shared_subscription_policy]):
+            if not connection.permissions.allows("iot:Subscribe", "topicfilter", resource):
+                return ReasonCode.NOT_AUTHORIZED, f"iot:Subscribe on {resource!r} denied"
+        group = None if shared is None else self._routes.group(shared)
+        if group is not None and session not in group.members and len(group.members) >= settings.max_shared_subscribers:
+            detail = f"{topic_filter!r} has {len(group.members)} subscribers, the most there can be"
+            return ReasonCode.QUOTA_EXCEEDED, detail
         limit = settings.max_subscriptions_per_connection
         if topic_filter not in session.subscriptions and len(session.subscriptions) >= limit:
             return ReasonCode.QUOTA_EXCEEDED, f"the connection has {limit} subscriptions, the most there can be"
@@ -458,50 +469,19 @@ class Broker:
 
     def _subscribe(self, session: Session, option: Subscription, now: float) -> list[Delivery]:
         """Answers the retained messages to send: only of a filter without wildcard that names the topic exactly (AWS,
-        developer guide "retained messages", D)."""
-        topic_filter = option.topic_filter
-        session.subscriptions[topic_filter] = option
-        new = self._tree.add(topic_filter, session, option)
-        message = self._retained.get(topic_filter)
-        if message is not None and message.expired(now):
-            del self._retained[topic_filter]
-            message = None
+        developer guide "retained messages", D), so none of a shared one (4.8.2)."""
+        new = self._routes.subscribe(session, option)
+        message = self._routes.retained_message(option.topic_filter, now)
         if message is None or option.retain_handling == 2 or (option.retain_handling == 1 and not new):
             return []
         return [Delivery(message=message, qos=min(option.qos, message.qos), retain=True)]
 
-    def _handle_unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:
-        codes = []
+    def _handle_unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe, now: float) -> None:
+        removed, codes = [], []
         for topic_filter in packet.topic_filters:
-            known = session.subscriptions.pop(topic_filter, None) is not None
-            if known:
-                self._tree.remove(topic_filter, session)
+            known = self._routes.unsubscribe(session, topic_filter, now)
             codes.append(ReasonCode.SUCCESS if known else ReasonCode.NO_SUBSCRIPTION_EXISTED)
+            if known:
+                removed.append(topic_filter)
         connection.send(UnsubAck(packet_id=packet.packet_id, reason_codes=tuple(codes)))
-
-
-def _clamped(keep_alive: int, settings: Settings) -> int:
-    """§5: 0 or more than 1200 is 1200, less than 30 is 30."""
-    if keep_alive == 0:
-        return settings.keep_alive_maximum
-    return min(max(keep_alive, settings.keep_alive_minimum), settings.keep_alive_maximum)
-
-
-def _message(
-    topic: str, payload: bytes, qos: int, retain: bool, properties: Properties, publisher: str, now: float
-) -> Message:
-    expiry = properties.message_expiry_interval
-    carried = properties
-    if properties is not NO_PROPERTIES:
-        carried = replace(properties, message_expiry_interval=None, topic_alias=None, will_delay_interval=None)
-        if carried == NO_PROPERTIES:
-            carried = NO_PROPERTIES
-    return Message(
-        topic=topic,
-        payload=payload,
-        qos=qos,
-        retain=retain,
-        properties=carried,
-        expires_at=None if expiry is None else now + expiry,
-        publisher=publisher,
-    )
+        self._lifecycle.unsubscribed(connection, session, removed, now)

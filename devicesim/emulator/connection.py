@@ -73,6 +73,8 @@ class Watcher(Protocol):
 
     def ended(self, connection: "Connection") -> None: ...
 
+    def refused(self, connection: "Connection", detail: str, *, denied: bool) -> None: ...
+
 
 class Permissions(Protocol):
     """What the policies of the connected certificate allow, at this moment."""
@@ -102,9 +104,12 @@ class Connection:
         "last_packet",
         "max_outbound_packet",
         "outbound",
+        "outbound_alias_maximum",
+        "outbound_aliases",
         "permissions",
         "phase",
         "problem_information",
+        "receive_denied",
         "send_window",
         "settings",
     )
@@ -119,6 +124,10 @@ class Connection:
         self.permissions: Permissions = NoPermissions()
         self.aliases: dict[int, str] = {}
         """Topic aliases that the client has set (MQTT 5)."""
+        self.outbound_alias_maximum = 0
+        """The client's Topic Alias Maximum (MQTT 5), or our own limit where that is lower."""
+        self.outbound_aliases: dict[str, int] = {}
+        """Topic aliases that the client has been told."""
         self.keep_alive_timeout = 0.0
         """Seconds of silence after which it is disconnected; set by CONNECT."""
         self.last_packet = now
@@ -128,8 +137,19 @@ class Connection:
         """How many QoS 1 messages may wait for their PUBACK."""
         self.problem_information = True
         """Whether the client wants reason strings (3.1.2.11.7)."""
+        self.receive_denied = False
+        """Whether the history has it that policies kept a message from the client; once is enough."""
         self._decoder = Decoder(max_packet_size=settings.max_packet_bytes)
         self._watcher = watcher
+
+    def enrichment(self) -> tuple[tuple[str, str], ...]:
+        """User properties that are added to each message that the client publishes."""
+        return ()
+
+    @property
+    def principal(self) -> str | None:
+        """Id of the certificate that the client has shown; ``None`` where there are none."""
+        return None
 
     @property
     def version(self) -> ProtocolVersion:
@@ -172,6 +192,7 @@ class Connection:
         if asked.receive_maximum is not None:
             self.send_window = min(self.settings.max_inflight, asked.receive_maximum)
         self.max_outbound_packet = asked.maximum_packet_size
+        self.outbound_alias_maximum = min(self.settings.max_topic_alias_outbound, asked.topic_alias_maximum or 0)
         self.problem_information = asked.request_problem_information != 0
 
     def send(self, packet: Packet) -> bool:
@@ -205,6 +226,39 @@ class Connection:
             return False
         return True
 
+    def resolve_alias(self, packet: Publish) -> str | None:
+        """The topic of the client's PUBLISH, whose alias may stand for it; ``None`` when that has ended the connection
+        (3.3.2.3.4)."""
+        alias = packet.properties.topic_alias
+        if alias is None:
+            return packet.topic
+        if alias > self.settings.max_topic_alias:
+            self.fail(ReasonCode.TOPIC_ALIAS_INVALID, f"topic alias {alias} is above the maximum")
+            return None
+        if packet.topic:
+            self.aliases[alias] = packet.topic
+            return packet.topic
+        topic = self.aliases.get(alias)
+        if topic is None:
+            self.fail(ReasonCode.PROTOCOL_ERROR, f"topic alias {alias} has not been set")
+        return topic
+
+    def send_publish(self, packet: Publish) -> bool:
+        """:meth:`send`, with a topic alias where the client takes them: the first topics each get one (3.3.2.3.4)."""
+        if not self.outbound_alias_maximum:
+            return self.send(packet)
+        topic = packet.topic
+        alias = self.outbound_aliases.get(topic)
+        if alias is not None:
+            return self.send(replace(packet, topic="", properties=replace(packet.properties, topic_alias=alias)))
+        alias = len(self.outbound_aliases) + 1
+        if alias > self.outbound_alias_maximum:
+            return self.send(packet)
+        if not self.send(replace(packet, properties=replace(packet.properties, topic_alias=alias))):
+            return False
+        self.outbound_aliases[topic] = alias
+        return True
+
     def fail(
         self,
         code: ReasonCode,
@@ -219,6 +273,10 @@ class Connection:
             properties = NO_PROPERTIES if text is None else Properties(reason_string=text)
             self.send(Disconnect(reason_code=code, properties=properties))
         self.finish(End(reason=reason, detail=detail))
+
+    def refuse(self, detail: str, *, denied: bool) -> None:
+        """Something was refused, and the connection lives on: for the history. ``denied`` says that policies did it."""
+        self._watcher.refused(self, detail, denied=denied)
 
     def finish(self, end: End) -> None:
         """Nothing more is read or queued. The first end counts."""

@@ -8,57 +8,38 @@ Two clocks: ``now`` is monotonic and decides deadlines; ``wall`` says what time 
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-from devicesim.emulator import admission, history
-from devicesim.emulator.admission import Decision, Presented, Verdict
+from devicesim.emulator import history
+from devicesim.emulator.admission import ALPN_MQTT, Presented
 from devicesim.emulator.broker import Broker
 from devicesim.emulator.clock import Clock
 from devicesim.emulator.connection import Connection, DisconnectReason, End, Phase
+from devicesim.emulator.deviceconnection import DeviceConnection
+from devicesim.emulator.faults import SERVER_CERTIFICATE_FAULTS, Fault, FaultBoard, FaultKind
+from devicesim.emulator.frontdoor import FrontDoor, account_named
+from devicesim.emulator.guard import Guard
 from devicesim.emulator.history import History, Kind
+from devicesim.emulator.httprefusal import HTTPRefusal
 from devicesim.emulator.justintime import JustInTime
+from devicesim.emulator.lifecycle import Lifecycle, Peer
+from devicesim.emulator.liveconnections import LiveConnections
 from devicesim.emulator.packets import (
-    NO_PROPERTIES,
-    ConnAck,
-    Connect,
-    Properties,
     Publish,
     ReasonCode,
 )
+from devicesim.emulator.quotas import QuotaMeter
 from devicesim.emulator.recorder import Recorder
 from devicesim.emulator.registry import Partition, Registry
-from devicesim.emulator.session import Message
+from devicesim.emulator.retained import RetainedMessages
+from devicesim.emulator.session import Message, Session
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.records import (
     CertificateChange,
-    CertificateChangeKind,
-    CertificateStatus,
+    ThingPrincipalType,
 )
-from devicesim.emulator.timers import Timer, Timers
-
-_NO_CHANGE_FELT = frozenset({CertificateChangeKind.REGISTERED, CertificateChangeKind.THINGS})
-"""Changes that no live connection feels: what an attached thing means for policies counts from the next packet on."""
-
-
-class DeviceConnection(Connection):
-    """A connection with what is known of its device."""
-
-    __slots__ = ("broker", "decided", "link", "partition", "presented", "timer")
-
-    def __init__(self, presented: Presented, *, settings: Settings, plane: "DataPlane", now: float) -> None:
-        super().__init__(settings=settings, watcher=plane, now=now)
-        self.presented = presented
-        """Without leaf and chain once CONNECT has been decided on."""
-        self.partition: Partition | None = None
-        self.broker: Broker | None = None
-        """Of its account and Region, once admitted."""
-        self.decided = False
-        """Whether the history has a decision on its CONNECT."""
-        self.timer: Timer | None = None
-        """Until CONNECT its deadline, then the keep-alive."""
-        self.link: object = None
-        """The gateway's own."""
+from devicesim.emulator.timers import Timers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +64,8 @@ class DataPlane:
         clock: Clock,
         uniform: Callable[[float, float], float],
         new_id: Callable[[], str],
+        quotas: QuotaMeter,
+        faults: FaultBoard,
     ) -> None:
         """``uniform(low, high)`` draws the JITP delay; ``new_id`` makes client ids and trace ids."""
         self.registry = registry
@@ -93,10 +76,14 @@ class DataPlane:
         """Called when something waits that no method of the gateway's has caused."""
         self.clock = clock
         self._new_id = new_id
+        self._uniform = uniform
         self._recorder = Recorder(record, clock)
+        self.quotas = quotas
+        self.faults = faults
+        self.guard = Guard(settings=settings, quotas=quotas, faults=faults, recorder=self._recorder, clock=clock)
+        self._opened = 0
         self._brokers: dict[tuple[str, str], Broker] = {}
-        self._live: dict[tuple[str, str, str], dict[DeviceConnection, None]] = {}
-        """Admitted connections by account, Region and certificate id."""
+        self._live = LiveConnections()
         self._ready: dict[Connection, None] = {}
         self._ended: deque[Connection] = deque()
         self._just_in_time = JustInTime(
@@ -106,6 +93,20 @@ class DataPlane:
             timers=self.timers,
             uniform=uniform,
             publish=self.publish,
+            guard=self.guard,
+        )
+        self._front_door = FrontDoor(
+            registry,
+            settings=settings,
+            clock=clock,
+            timers=self.timers,
+            recorder=self._recorder,
+            guard=self.guard,
+            just_in_time=self._just_in_time,
+            live=self._live,
+            broker_of=self._broker,
+            resume=self._resume,
+            new_id=new_id,
         )
         self.published: list[Callable[[Partition, Message, float], None]] = []
         """Called in order with every message of an account, after its delivery, whoever published it: append."""
@@ -113,18 +114,29 @@ class DataPlane:
         """Asked in order, until one answers true, what to do with a PUBLISH to a topic that begins with ``$`` and that
         policies allow; ``False`` says that it is not the callable's own. When none takes it, the client is
         disconnected. Append."""
+        self.decided = self._front_door.decided
+        """Called with what was shown, the client id, what else was asked and the decision of every CONNECT: append."""
         self.commit: Callable[[], None] = _nothing
         """Called before anything decided is told to anybody: makes it outlast the process, where that is wanted."""
         registry.on_certificate_changed.append(self._certificate_changed)
+        registry.on_certificate_changed.append(self.guard.certificate_changed)
 
     # --- what the gateway calls ---
 
     def open(self, presented: Presented, now: float) -> DeviceConnection:
         """A TLS handshake is complete. Nothing is registered before CONNECT (§2, M)."""
-        connection = DeviceConnection(presented, settings=self.settings, plane=self, now=now)
-
+        self._opened += 1
+        connection = DeviceConnection(presented, number=self._opened, settings=self.settings, watcher=self, now=now)
+        if presented.door.alpn and not presented.alpn:
+            connection.http = HTTPRefusal()
         deadline = now + self.settings.connect_timeout
         connection.timer = self.timers.schedule(deadline, partial(self._no_connect, connection))
+        if self.faults.has(FaultKind.DROP_AFTER_HANDSHAKE):
+            partition = account_named(self.registry, presented, self.settings)
+            fault = self.guard.fault(FaultKind.DROP_AFTER_HANDSHAKE, now, presented, partition=partition)
+            if fault is not None:
+                connection.finish(End(reason=DisconnectReason.SERVER_ERROR, detail=f"fault {fault.name}"))
+                self._settle(now)
         return connection
 
     def _no_connect(self, connection: DeviceConnection, _now: float) -> None:
@@ -132,16 +144,46 @@ class DataPlane:
         detail = f"no CONNECT within {seconds:g} s of the handshake"
         connection.finish(End(reason=DisconnectReason.CLIENT_ERROR, detail=detail))
 
+    @property
+    def server_certificates_fail(self) -> bool:
+        """Whether :meth:`server_certificate_fault` is worth asking."""
+        return any(self.faults.has(kind) for kind in SERVER_CERTIFICATE_FAULTS)
+
+    def server_certificate_fault(self, presented: Presented, now: float) -> Fault | None:
+        """The fault that happens to the server certificate which a handshake is about to show."""
+        partition = account_named(self.registry, presented, self.settings)
+        fired = (self.guard.fault(kind, now, presented, partition=partition) for kind in SERVER_CERTIFICATE_FAULTS)
+        return next((each for each in fired if each is not None), None)
+
     def receive(self, connection: DeviceConnection, data: bytes, now: float) -> None:
         """Bytes of the client."""
-        connection.feed(data)
-        while (packet := connection.next_packet(now)) is not None:
-            if connection.broker is not None:
-                connection.broker.handle(connection, packet, now)
-            elif isinstance(packet, Connect):
-                self._connect(connection, packet, now)
-            self._settle(now)
+        if connection.http is not None:
+            self._answer_http(connection, connection.http, data)
+        else:
+            connection.feed(data)
+            self._handle_packets(connection, now)
         self._settle(now)
+
+    def _handle_packets(self, connection: DeviceConnection, now: float) -> None:
+        while (packet := connection.next_packet(now)) is not None:
+            self._front_door.handle(connection, packet, now)
+            self._settle(now)
+        if connection.held and connection.buffered > self.settings.max_packet_bytes:
+            connection.fail(ReasonCode.PROTOCOL_ERROR, "the client sends a lot before it has seen CONNACK")
+
+    def _resume(self, connection: DeviceConnection, now: float) -> None:
+        self._settle(now)
+        self._handle_packets(connection, now)
+
+    def _answer_http(self, connection: DeviceConnection, http: HTTPRefusal, data: bytes) -> None:
+        if connection.phase is Phase.ENDED:
+            return
+        answer = http.receive(data)
+        if answer is not None:
+            connection.outbound += answer
+            asked = http.request_line or "something that is no HTTP"
+            detail = f"no ALPN on the port for {ALPN_MQTT!r}, where HTTP is spoken: the client sent {asked!r}"
+            connection.finish(End(reason=DisconnectReason.CLIENT_ERROR, detail=detail))
 
     def lost(self, connection: DeviceConnection, detail: str, now: float) -> None:
         """The network connection is gone, or will not be used any more."""
@@ -175,18 +217,60 @@ class DataPlane:
         self.wake()
         return receivers
 
+    def delete_connection(
+        self, partition: Partition, client_id: str, *, clean_session: bool, prevent_will: bool, now: float
+    ) -> bool:
+        """:meth:`Broker.delete_connection` of the account's broker."""
+        broker = self._brokers.get((partition.account_id, partition.region))
+        if broker is None:
+            return False
+        found = broker.delete_connection(client_id, clean_session=clean_session, prevent_will=prevent_will, now=now)
+        self._settle(now)
+        self.wake()
+        return found
+
+    def session(self, partition: Partition, client_id: str) -> Session | None:
+        """Of a client that is connected, or that has a session which outlives its connection."""
+        broker = self._brokers.get((partition.account_id, partition.region))
+        return None if broker is None else broker.session_of(client_id)
+
+    def publish_to(self, partition: Partition, client_id: str, message: Message, now: float) -> bool:
+        """Answer one client, which alone is to know; ``False`` when it has not subscribed to that topic."""
+        received = self._broker(partition).publish_to(client_id, message, now)
+        self.wake()
+        return received
+
+    def retained(self, partition: Partition) -> dict[str, tuple[Message, float]]:
+        """The account's retained messages by topic, as they stand, with the time of day at which each was kept."""
+        if not partition.retained:
+            return {}
+        broker = self._broker(partition)
+        now, wall = self.clock.now(), self.clock.wall()
+        return {
+            message.topic: (message, wall - (now - broker.retained_since(message.topic)))
+            for message in broker.retained_messages(now)
+        }
+
     def advance(self, seconds: float) -> None:
         """Put the clock forward. Live connections do not time out by it: the network's own time goes on as before."""
         self.clock.advance(seconds)
-        for connections in self._live.values():
-            for connection in connections:
-                connection.last_packet += seconds
+        for connection in self._live:
+            connection.last_packet += seconds
+        self.wake()
+
+    def reset(self, now: float) -> None:
+        """End every admitted connection, and forget sessions, retained messages and JITP runs."""
+        for broker in self._brokers.values():
+            broker.close(now)
+        self._settle(now)
+        self._brokers.clear()
+        self._just_in_time.reset()
         self.wake()
 
     def load(self, partition: Partition) -> Load:
         broker = self._brokers.get((partition.account_id, partition.region))
         if broker is None:
-            return Load()
+            return Load(retained=len(partition.retained))
         return Load(
             connections=broker.connected,
             sessions=broker.sessions,
@@ -203,6 +287,18 @@ class DataPlane:
 
     def output_waits(self, connection: Connection) -> None:
         self._ready[connection] = None
+
+    def refused(self, connection: Connection, detail: str, *, denied: bool) -> None:
+        assert isinstance(connection, DeviceConnection)  # open() makes them all
+        self._recorder.note(
+            connection.presented,
+            kind=Kind.REQUEST,
+            verdict=history.REQUEST_REFUSED,
+            partition=connection.partition,
+            connection=connection,
+            reason="AUTHORIZATION_FAILURE" if denied else None,  # the word of AWS's logs (§8, D)
+            detail=detail,
+        )
 
     def ended(self, connection: Connection) -> None:
         self._ready[connection] = None
@@ -222,7 +318,7 @@ class DataPlane:
         end = connection.end
         assert end is not None
         if connection.broker is not None:
-            self._forget_live(connection)
+            self._live.remove(connection)
             connection.broker.detach(connection, now)
             self._recorder.note(
                 connection.presented,
@@ -238,98 +334,9 @@ class DataPlane:
                 connection.presented,
                 kind=Kind.CONNECTION,
                 verdict=history.NO_CONNECT,
-                partition=self._account_of(connection.presented),
+                partition=account_named(self.registry, connection.presented, self.settings),
                 detail=end.detail,
             )
-
-    def _account_of(self, presented: Presented) -> Partition | None:
-        """Whose server name it is, for the history of connections that nothing was decided on."""
-        name = admission.read_server_name(presented.server_name, self.settings)
-        if name.kind is not admission.ServerNameKind.NAME:
-            return None
-        return admission.resolve(self.registry, name.text, presented.door)
-
-    # --- CONNECT ---
-
-    def _connect(self, connection: DeviceConnection, packet: Connect, now: float) -> None:
-        if connection.timer is not None:
-            connection.timer.cancel()
-            connection.timer = None
-        presented = connection.presented
-        client_id = packet.client_id
-        if not client_id and (connection.is_v5 or self.settings.empty_client_id_v311 == "assign"):
-            client_id = f"$GEN/{self._new_id()}"
-        connection.client_id = client_id
-        decision = admission.decide(
-            self.registry, presented, client_id=client_id, settings=self.settings, now=self.clock.wall()
-        )
-        connection.presented = replace(presented, leaf=None, chain=())  # the record has it; tens of thousands stay open
-        connection.partition = decision.partition
-        connection.decided = True
-        match decision.verdict:
-            case Verdict.ADMITTED:
-                self._admit(connection, packet, client_id, decision, now)
-            case Verdict.DENIED:
-                self._recorder.decision(connection, decision)
-                self._refuse(connection, ReasonCode.NOT_AUTHORIZED, decision.detail, tell=True)
-            case Verdict.REGISTERED:
-                self._register(connection, presented, decision, now)
-            case Verdict.PENDING:
-                self._recorder.decision(connection, decision)
-                self._pending(connection, decision, now)
-            case Verdict.REFUSED:
-                self._recorder.decision(connection, decision)
-                tell = self.settings.refusal_v5 == "connack"
-                self._refuse(connection, ReasonCode.NOT_AUTHORIZED, decision.detail, tell=tell)
-
-    def _admit(
-        self, connection: DeviceConnection, packet: Connect, client_id: str, decision: Decision, now: float
-    ) -> None:
-        partition, certificate = decision.partition, decision.certificate
-        assert partition is not None
-        assert certificate is not None
-        broker = self._broker(partition)
-        problem = broker.connect_problem(connection, packet)
-        if problem is None and connection.buffered and self.settings.packets_before_connack == "close":
-            problem = (ReasonCode.PROTOCOL_ERROR, "the client sent more before it had seen CONNACK")
-            self._refuse_connect(connection, decision, problem, tell=False)
-            return
-        if problem is not None:
-            self._refuse_connect(connection, decision, problem, tell=True)
-            return
-        self._recorder.decision(connection, decision)
-        connection.permissions = admission.CertificatePermissions(
-            registry=self.registry,
-            partition=partition,
-            certificate_id=certificate.certificate_id,
-            client_id=client_id,
-            source_ip=connection.presented.source_ip,
-        )
-        connection.broker = broker
-        key = (partition.account_id, partition.region, certificate.certificate_id)
-        self._live.setdefault(key, {})[connection] = None
-        broker.connect(connection, packet, client_id, now)
-        self._check_keep_alive(connection, now)
-
-    def _refuse_connect(
-        self, connection: DeviceConnection, decision: Decision, problem: tuple[ReasonCode, str], *, tell: bool
-    ) -> None:
-        """The device may connect, and its CONNECT cannot be accepted."""
-        code, detail = problem
-        self._recorder.decision(connection, replace(decision, verdict=Verdict.REFUSED, detail=detail, logged=False))
-        self._refuse(connection, code, detail, tell=tell)
-
-    def _refuse(self, connection: DeviceConnection, code: ReasonCode, detail: str, *, tell: bool) -> None:
-        """MQTT 3.1.1: closed without CONNACK (§4.2). MQTT 5: with CONNACK where AWS sends one."""
-        if tell and connection.is_v5:
-            text = None
-            if code is ReasonCode.NOT_AUTHORIZED:  # text: S (§5, greengrass-nucleus #1754)
-                trace = self._new_id()
-                text = f"CONNACK:Client is not authenticated/authorized to send the message:{trace}"
-            properties = NO_PROPERTIES if text is None else Properties(reason_string=text)
-            connection.send(ConnAck(reason_code=code, properties=properties))
-        reason = DisconnectReason.AUTH_ERROR if code is ReasonCode.NOT_AUTHORIZED else DisconnectReason.CLIENT_ERROR
-        connection.finish(End(reason=reason, detail=detail))
 
     def _broker(self, partition: Partition) -> Broker:
         key = (partition.account_id, partition.region)
@@ -338,10 +345,27 @@ class DataPlane:
             broker = self._brokers[key] = Broker(
                 settings=self.settings,
                 timers=self.timers,
+                choose=lambda count: min(int(self._uniform(0, count)), count - 1),
+                lifecycle=partial(self._lifecycle, partition),
                 published=partial(self._tell_published, partition),
                 reserved=self._handle_reserved,
+                retained=RetainedMessages(partition, self.clock),
             )
         return broker
+
+    def _lifecycle(self, partition: Partition, broker: Broker) -> Lifecycle:
+        def peer_of(connection: Connection) -> Peer:
+            assert isinstance(connection, DeviceConnection)  # open() makes them all
+            certificate_id = connection.presented.certificate_id or ""
+            attached = partition.things_of_certificate(certificate_id)
+            exclusive = [name for name, kind in attached.items() if kind is ThingPrincipalType.EXCLUSIVE_THING]
+            return Peer(
+                principal=certificate_id,
+                ip_address=connection.presented.source_ip,
+                thing_name=exclusive[0] if exclusive else None,
+            )
+
+        return Lifecycle(wall=self.clock.wall, new_id=self._new_id, peer_of=peer_of, publish=broker.publish)
 
     def _tell_published(self, partition: Partition, message: Message, now: float) -> None:
         for listener in self.published:
@@ -351,66 +375,11 @@ class DataPlane:
         assert isinstance(connection, DeviceConnection)  # open() makes them all
         return any(handler(connection, packet, now) for handler in self.reserved)
 
-    def _check_keep_alive(self, connection: DeviceConnection, now: float) -> None:
-        """Lazily: the timer is set again for as long as there was a packet since, so a packet costs nothing."""
-        connection.timer = None
-        due = connection.last_packet + connection.keep_alive_timeout
-        if connection.phase is not Phase.LIVE:
-            return
-        if now < due:
-            connection.timer = self.timers.schedule(due, partial(self._check_keep_alive, connection))
-            return
-        connection.fail(
-            ReasonCode.KEEP_ALIVE_TIMEOUT,
-            f"no packet for {connection.keep_alive_timeout:g} s",
-            reason=DisconnectReason.MQTT_KEEP_ALIVE_TIMEOUT,
-        )
-
-    # --- just in time ---
-
-    def _register(self, connection: DeviceConnection, presented: Presented, decision: Decision, now: float) -> None:
-        """Steps 3 to 5 of §2: the record, the event, the close."""
-        decision = self._just_in_time.register(presented, decision)
-        self._recorder.decision(connection, decision)
-        if decision.verdict is Verdict.REGISTERED:
-            self._pending(connection, decision, now)
-            return
-        tell = self.settings.refusal_v5 == "connack"
-        self._refuse(connection, ReasonCode.NOT_AUTHORIZED, decision.detail, tell=tell)
-
-    def _pending(self, connection: DeviceConnection, decision: Decision, now: float) -> None:
-        self._just_in_time.presented(connection, decision, now)
-        tell = self.settings.refusal_v5 == "connack"
-        self._refuse(connection, ReasonCode.NOT_AUTHORIZED, decision.detail, tell=tell)
-
     # --- the registry tells ---
 
     def _certificate_changed(self, change: CertificateChange) -> None:
-        """A certificate that is no longer ACTIVE, or may no longer connect, takes its connections with it (§1.4: AWS
-        needs "a few minutes", we none)."""
-        connections = self._live.get((change.account_id, change.region, change.certificate_id))
-        if not connections or change.kind in _NO_CHANGE_FELT:
-            return
-        record = change.certificate
-        for connection in tuple(connections):
-            if record is None or record.status is not CertificateStatus.ACTIVE:
-                detail = "the certificate was deleted" if record is None else f"the certificate became {record.status}"
-            elif not connection.permissions.allows("iot:Connect", "client", connection.client_id):
-                detail = "no policy allows iot:Connect any more"
-            else:
-                continue
-            connection.fail(ReasonCode.NOT_AUTHORIZED, detail, reason=DisconnectReason.AUTH_ERROR)
-        self.wake()
-
-    def _forget_live(self, connection: DeviceConnection) -> None:
-        partition, certificate_id = connection.partition, connection.presented.certificate_id
-        assert partition is not None
-        assert certificate_id is not None
-        key = (partition.account_id, partition.region, certificate_id)
-        connections = self._live[key]
-        del connections[connection]
-        if not connections:
-            del self._live[key]
+        if self._live.certificate_changed(change):
+            self.wake()
 
 
 def _nothing() -> None:

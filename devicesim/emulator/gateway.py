@@ -19,7 +19,7 @@ import selectors
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 
@@ -29,8 +29,10 @@ from OpenSSL import SSL
 from devicesim.emulator import admission, servertls
 from devicesim.emulator.admission import Door, Presented
 from devicesim.emulator.connection import Connection, Phase
-from devicesim.emulator.dataplane import DataPlane, DeviceConnection
-from devicesim.emulator.servertls import ServerContexts
+from devicesim.emulator.dataplane import DataPlane
+from devicesim.emulator.deviceconnection import DeviceConnection
+from devicesim.emulator.faults import FaultKind
+from devicesim.emulator.servertls import ALPNRefusedError, Flaw, ServerContexts, Shown
 from devicesim.emulator.timers import Timer
 
 _log = logging.getLogger(__name__)
@@ -69,7 +71,19 @@ class _Stage(Enum):
 class _Link:
     """One TCP connection."""
 
-    __slots__ = ("connection", "door", "interest", "lingered", "peer", "sock", "stage", "timer", "tls")
+    __slots__ = (
+        "connection",
+        "door",
+        "interest",
+        "lingered",
+        "paused",
+        "peer",
+        "sock",
+        "stage",
+        "timer",
+        "tls",
+        "wanted",
+    )
 
     def __init__(self, sock: socket.socket, tls: SSL.Connection, door: Door, peer: tuple[str, int]) -> None:
         self.sock = sock
@@ -78,7 +92,10 @@ class _Link:
         self.peer = peer
         self.stage = _Stage.HANDSHAKE
         self.connection: DeviceConnection | None = None
-        self.interest = selectors.EVENT_READ
+        self.interest = self.wanted = selectors.EVENT_READ
+        """What the selector watches for, and what it would watch for if nothing were paused."""
+        self.paused = False
+        """Not read from for a while: the client has sent more than its throughput."""
         self.timer: Timer | None = None
         self.lingered = 0
 
@@ -119,11 +136,12 @@ class Gateway:
         self._listeners = tuple(listeners)
         self._selector = selectors.DefaultSelector()
         self._links: dict[int, _Link] = {}
-        self._doors: dict[SSL.Connection, Door] = {}
+        self._shaking: dict[SSL.Connection, _Link] = {}
         self._sleep: trio.CancelScope | None = None
         self.accepted = 0
         plane.wake = self.wake
-        contexts.choose = self._region_to_show
+        contexts.choose = self._to_show
+        contexts.clock = plane.clock.wall
 
     @property
     def open_links(self) -> int:
@@ -148,13 +166,13 @@ class Gateway:
     # --- accepting ---
 
     async def _accept_from(self, listener: Listener) -> None:
-        context = self._contexts.context(listener.door.region)
+        shown = _shown(listener.door)
         while True:
             await trio.lowlevel.wait_readable(listener.sock)
             try:
                 for _ in range(_ACCEPT_BATCH):
                     sock, address = listener.sock.accept()
-                    self._start(sock, address, listener.door, context)
+                    self._start(sock, address, listener.door, self._contexts.context(shown))
             except BlockingIOError:
                 continue
             except ConnectionError:
@@ -178,8 +196,7 @@ class Gateway:
         link = _Link(sock, tls, door, (address[0], address[1]))
         self._links[sock.fileno()] = link
         self._selector.register(sock, link.interest, link)
-        if door.elsewhere is not None:
-            self._doors[tls] = door
+        self._shaking[tls] = link
         timeout = self._plane.settings.handshake_timeout
 
         link.timer = self._plane.timers.schedule(self._plane.clock.now() + timeout, partial(self._too_late, link))
@@ -189,16 +206,25 @@ class Gateway:
             timeout = self._plane.settings.handshake_timeout
             self._handshake_failed(link, f"the handshake was not complete within {timeout:g} s", now)
 
-    def _region_to_show(self, tls: SSL.Connection) -> str | None:
-        """A Region without a door of its own: it exists once the API has seen it, and is served by the first door."""
-        door = self._doors.get(tls)
-        if door is None:
+    def _to_show(self, tls: SSL.Connection) -> Shown | None:
+        """What is shown beside the door's own certificate: that of a Region without a door, which exists once
+        the API has seen it and is served by the first door; that of a custom domain; one that a fault asks for."""
+        link = self._shaking.get(tls)
+        if link is None:
             return None
+        door, domain = link.door, None
+        own = shown = _shown(door)
         name = admission.read_server_name(tls.get_servername(), self._plane.settings)
-        if name.kind is not admission.ServerNameKind.NAME:
-            return None
-        partition = admission.resolve(self._plane.registry, name.text, door)
-        return None if partition is None or partition.region == door.region else partition.region
+        if name.kind is admission.ServerNameKind.NAME:
+            partition = admission.resolve(self._plane.registry, name.text, door)
+            if partition is not None:
+                domain = servertls.custom_domain(name.text, partition.region)
+                shown = replace(shown, region=partition.region, domain=domain)
+        if self._plane.server_certificates_fail:
+            fault = self._plane.server_certificate_fault(self._seen(link), self._plane.clock.now())
+            if fault is not None:
+                shown = replace(shown, flaw=_FLAWS[fault.kind], seconds=fault.time)
+        return None if shown == own else shown
 
     # --- serving ---
 
@@ -255,6 +281,7 @@ class Gateway:
         if link.stage is _Stage.OPEN and mask & selectors.EVENT_READ:
             self._read(link, now)
         if link.stage in (_Stage.OPEN, _Stage.FLUSHING):
+            self._plane.commit()
             self._write(link, now)
 
     def _shake_hands(self, link: _Link, now: float) -> None:
@@ -269,8 +296,11 @@ class Gateway:
         except SSL.Error as exc:
             self._handshake_failed(link, servertls.describe(exc), now)
             return
+        except ALPNRefusedError as exc:
+            self._handshake_failed(link, str(exc), now)
+            return
         self._cancel_timer(link)
-        self._doors.pop(link.tls, None)
+        self._shaking.pop(link.tls, None)
         self._want(link, selectors.EVENT_READ)
         connection = self._plane.open(self._seen(link), now)
         connection.link = link
@@ -299,6 +329,17 @@ class Gateway:
                 self._plane.lost(connection, servertls.describe(exc), now)
                 return
             self._plane.receive(connection, data, now)
+            pause = self._plane.quotas.received(connection.number, len(data), now)
+            if pause > 0:
+                link.paused = True
+                self._want(link, link.wanted)
+                self._plane.timers.schedule(now + pause, partial(self._go_on, link))
+                return
+
+    def _go_on(self, link: _Link, _now: float) -> None:
+        link.paused = False
+        if link.stage is not _Stage.CLOSED:
+            self._want(link, link.wanted)
 
     def _move_ready(self, now: float) -> None:
         """Write what the last decisions queued, in the order in which they queued it."""
@@ -388,9 +429,10 @@ class Gateway:
             return
         link.stage = _Stage.CLOSED
         self._cancel_timer(link)
-        self._doors.pop(link.tls, None)
+        self._shaking.pop(link.tls, None)
         self._links.pop(link.sock.fileno(), None)
-        self._selector.unregister(link.sock)
+        if link.interest:
+            self._selector.unregister(link.sock)
         link.sock.close()
         if link.connection is not None:
             # OpenSSL's part of a connection is some 40 KB: no reference cycle may keep it until the collector comes by
@@ -405,14 +447,34 @@ class Gateway:
         self._selector.close()
 
     def _want(self, link: _Link, interest: int) -> None:
-        if link.interest != interest:
-            link.interest = interest
+        link.wanted = interest
+        if link.paused and link.stage is _Stage.OPEN:
+            interest &= ~selectors.EVENT_READ
+        if link.interest == interest:
+            return
+        if not interest:
+            self._selector.unregister(link.sock)
+        elif not link.interest:
+            self._selector.register(link.sock, interest, link)
+        else:
             self._selector.modify(link.sock, interest, link)
+        link.interest = interest
 
     def _cancel_timer(self, link: _Link) -> None:
         timer, link.timer = link.timer, None
         if timer is not None:
             timer.cancel()
+
+
+_FLAWS = {
+    FaultKind.SERVER_CERTIFICATE_EXPIRING: Flaw.EXPIRING,
+    FaultKind.SERVER_CERTIFICATE_EXPIRED: Flaw.EXPIRED,
+    FaultKind.SERVER_CERTIFICATE_WRONG_NAME: Flaw.WRONG_NAME,
+}
+
+
+def _shown(door: Door) -> Shown:
+    return Shown(region=door.region, alpn=door.alpn)
 
 
 def _link_of(connection: Connection) -> _Link | None:

@@ -2,13 +2,17 @@
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
 
 from devicesim.emulator.api import ControlPlane
 from devicesim.emulator.apierrors import APIError
@@ -27,9 +31,12 @@ BODY_TIMEOUT = 30.0
 KEEP_ALIVE = 10.0
 """Seconds that a connection may be idle between requests, or take over a request's head. As short as that because
 hypercorn also keeps a connection for so long that the client has closed, with its file descriptor."""
+SEND_TIMEOUT = 30.0
+"""Seconds in which a client must take some of what it is sent. hypercorn waits for ever, where no cancelling helps."""
 GRACE = 1.0
 """Seconds for requests under way when the server is stopped."""
 BACKLOG = 100
+_PIECE = 64 * 1024
 
 _log = logging.getLogger(__name__)
 _hypercorn_log = _log.getChild("hypercorn")
@@ -45,37 +52,103 @@ async def serve_http(
     """
     listener, bound_port = _bind(host, port)
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # hypercorn's name for "this socket", which is its own from now on
-    config.backlog = BACKLOG
     config.accesslog = None
     config.errorlog = _hypercorn_log
-    config.graceful_timeout = GRACE + 1.0
     config.keep_alive_timeout = KEEP_ALIVE
     config.include_server_header = False
     application = _Application(app)
     stopping = trio.Event()
 
-    async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
+    async def run() -> None:
         # When it is cancelled, hypercorn leaves connections open; when it is told to stop, it closes them.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as shielded:
                 shielded.start_soon(application.stop, stopping)
-                await serve(
-                    application,  # type: ignore[arg-type]  # hypercorn spells the messages of ASGI out as TypedDicts
-                    config,
-                    shutdown_trigger=stopping.wait,
-                    task_status=task_status,
-                    mode="asgi",
-                )
+                await _serve_connections(application, config, listener, stopping)
                 shielded.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
         try:
-            await nursery.start(run)
+            nursery.start_soon(run)
             task_status.started(bound_port)
             await trio.sleep_forever()
         finally:
             stopping.set()
+
+
+async def _serve_connections(
+    application: "_Application", config: Config, listener: socket.socket, stopping: trio.Event
+) -> None:
+    """Accept until ``stopping``, and then have hypercorn end what is open.
+
+    hypercorn's own accept loop lets what one connection raises take all of them with it: a client that breaks off in
+    the middle of a body while it is being answered was enough. So each has a boundary of its own here.
+    """
+    context = WorkerContext(None)
+    wrapped = wrap_app(application, config.wsgi_max_body_size, "asgi")  # type: ignore[arg-type]  # as TypedDicts
+
+    open_streams: set[trio.SocketStream] = set()
+
+    async def connection(stream: trio.SocketStream) -> None:
+        open_streams.add(stream)
+        try:
+            await TCPServer(wrapped, config, context, ConnectionState({}), _Stream(stream))  # type: ignore[arg-type]
+        except BaseExceptionGroup as group:
+            failures, others = group.split(Exception)
+            _log.info("an HTTP connection was broken off: %r", failures)
+            if others is not None:
+                raise others from None
+        except Exception as exc:  # the boundary: it costs this connection
+            _log.info("an HTTP connection was broken off: %r", exc)
+        finally:
+            open_streams.discard(stream)
+
+    async with trio.open_nursery() as closing:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
+                accepting.start_soon(partial(trio.serve_listeners, connection, listeners, handler_nursery=connections))
+                await stopping.wait()
+                accepting.cancel_scope.cancel()
+            await context.terminated.set()
+            connections.cancel_scope.deadline = trio.current_time() + GRACE + 1.0
+            closing.start_soon(_close_after, GRACE + 0.5, open_streams)
+        closing.cancel_scope.cancel()
+
+
+async def _close_after(seconds: float, streams: Collection[trio.SocketStream]) -> None:
+    """Close what is still open then: an answer that nobody reads could not be cancelled."""
+    await trio.sleep(seconds)
+    for stream in tuple(streams):
+        stream.socket.close()
+
+
+class _Stream:
+    """A connection as hypercorn uses it, which is given up when the client does not read. hypercorn writes to it and
+    ends it from several tasks at a time; here they wait for each other."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.socket = stream.socket
+        self.receive_some = stream.receive_some
+        self.aclose = stream.aclose
+        self._sending = trio.Lock()
+
+    async def send_all(self, data: bytes) -> None:
+        if not data:
+            return  # hypercorn sends nothing three times for each answer
+        view = memoryview(data)
+        async with self._sending:
+            for start in range(0, len(view), _PIECE):
+                with trio.move_on_after(SEND_TIMEOUT) as sending:
+                    await self._stream.send_all(view[start : start + _PIECE])
+                if sending.cancelled_caught:
+                    self.socket.close()  # which also ends the wait for what the client may still ask
+                    raise trio.BrokenResourceError(f"the client has taken nothing for {SEND_TIMEOUT:g} s")
+
+    async def send_eof(self) -> None:
+        async with self._sending:
+            await self._stream.send_eof()
 
 
 def _bind(host: str, port: int) -> tuple[socket.socket, int]:
@@ -84,32 +157,46 @@ def _bind(host: str, port: int) -> tuple[socket.socket, int]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # taken over by accepted sockets
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise
     return listener, listener.getsockname()[1]
 
 
+class _UnanswerableError(Exception):
+    """The client's doing, and no failure of the application."""
+
+
 class _Application:
-    """What hypercorn sees: answers its lifespan and websocket scopes, and ends requests that outlast the server."""
+    """What hypercorn sees: refuses websockets, and ends requests that outlast the server."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._requests: set[trio.CancelScope] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        match scope["type"]:
-            case "lifespan":
-                await _lifespan(receive, send)
-            case "http":
-                with trio.CancelScope() as request:
-                    self._requests.add(request)
-                    try:
-                        await self._app(scope, receive, send)
-                    finally:
-                        self._requests.discard(request)
-            case _:
-                await send({"type": "websocket.close"})  # answered with 403
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            try:
+                await send(message)
+            except Exception as exc:  # of hypercorn's protocols, when the client has broken them in the meantime
+                raise _UnanswerableError from exc
+
+        try:
+            await self._call(scope, receive, answer)
+        except _UnanswerableError as exc:
+            _log.info("an HTTP request could not be answered: %r", exc.__cause__)
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})  # answered with 403
+            return
+        with trio.CancelScope() as request:
+            self._requests.add(request)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._requests.discard(request)
 
     async def stop(self, stopping: trio.Event) -> None:
         """Cancel what is still under way some time after ``stopping``; hypercorn then closes its connection."""
@@ -117,14 +204,6 @@ class _Application:
         await trio.sleep(GRACE)
         for request in self._requests:
             request.cancel()
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
 
 
 class ControlPlaneApp:

@@ -23,8 +23,11 @@ _LAST: Final = 0x10FFFF
 
 @cache
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """The pattern, to be used with ``fullmatch``: AWS wants the whole value to fit."""
-    return re.compile(_PROPERTY.sub(lambda found: _members(found.group(1)), pattern))
+    """The pattern, to be used with ``fullmatch``: AWS wants the whole value to fit.
+
+    ``\\w``, ``\\d`` and ``\\s`` are ASCII only in Java, as the POSIX classes are.
+    """
+    return re.compile(_PROPERTY.sub(lambda found: _members(found.group(1)), pattern), re.ASCII)
 
 
 @cache

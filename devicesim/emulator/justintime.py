@@ -9,10 +9,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from devicesim.emulator import events, history, provisioning
+from devicesim.emulator import delays, events, history, provisioning, trail
 from devicesim.emulator.admission import Decision, Presented, Reason, Verdict
 from devicesim.emulator.apierrors import APIError
+from devicesim.emulator.faults import FaultKind
+from devicesim.emulator.guard import Guard, account_key
 from devicesim.emulator.history import Kind
+from devicesim.emulator.quotas import JITP_OPERATION
 from devicesim.emulator.recorder import DecidedOn, Recorder
 from devicesim.emulator.registry import Partition, Registry
 from devicesim.emulator.session import Message
@@ -37,7 +40,9 @@ class JustInTime:
         timers: Timers,
         uniform: Callable[[float, float], float],
         publish: Publish,
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._registry = registry
         self._settings = settings
         self._recorder = recorder
@@ -46,6 +51,10 @@ class JustInTime:
         self._publish = publish
         self._running: set[tuple[str, str, str]] = set()
         """By account, Region and certificate id."""
+
+    def reset(self) -> None:
+        """Forget the runs under way: their accounts are no more (POST /reset)."""
+        self._running.clear()
 
     @property
     def runs(self) -> int:
@@ -74,6 +83,8 @@ class JustInTime:
         partition, certificate = decision.partition, decision.certificate
         assert partition is not None
         assert certificate is not None
+        if certificate.ca_certificate_id is None:
+            return  # made by the service (a claim not yet provisioned): no CA registered it, and no topic is its
         if decision.template is None or self._settings.registered_event_for_jitp:
             first = decision.verdict is Verdict.REGISTERED
             self._publish_registered(connection, partition, certificate, now, first=first)
@@ -103,15 +114,73 @@ class JustInTime:
     def _start(
         self, partition: Partition, certificate: DeviceCertificate, template: EffectiveTemplate, now: float
     ) -> None:
-        key = (partition.account_id, partition.region, certificate.certificate_id)
+        key = (*account_key(partition), certificate.certificate_id)
         if key in self._running:
             return
         self._running.add(key)
-        at = now + self._uniform(*self._settings.jitp_delay)
-        self._timers.schedule(at, partial(self._run, partition, certificate.certificate_id, template))
+        settings, certificate_id = self._settings, certificate.certificate_id
+        at = now + delays.draw(settings.jitp_delay_shape, settings.jitp_delay, self._uniform)
+        late = self._guard.provisioning_fault(FaultKind.DELAY_PROVISIONING, now, partition, certificate_id)
+        if late is not None:
+            at += late.time
+        self._timers.schedule(at, partial(self._call, partition, certificate_id, template))
 
-    def _run(self, partition: Partition, certificate_id: str, template: EffectiveTemplate, _now: float) -> None:
-        self._running.discard((partition.account_id, partition.region, certificate_id))
+    def _call(self, partition: Partition, certificate_id: str, template: EffectiveTemplate, now: float) -> None:
+        """RegisterThing is to be called: at once, in its turn, or not (``jitp_throttled``)."""
+        if not self._registry.holds(partition):
+            return  # everything was reset in the meantime
+        account = account_key(partition)
+        quotas = self._guard.quotas
+        if self._settings.jitp_throttled == "queue":
+            wait = quotas.reserve_call(account, JITP_OPERATION, now)
+            if wait > 0:
+                self._timers.schedule(now + wait, partial(self._run, partition, certificate_id, template))
+                return
+        else:
+            throttled = quotas.call(account, JITP_OPERATION, now)
+            if throttled is not None:
+                refusal = ("ThrottlingException", "Rate exceeded")
+                self._failed(partition, certificate_id, template, *refusal, quota=throttled.quota)
+                return
+        self._run(partition, certificate_id, template, now)
+
+    def _failed(
+        self,
+        partition: Partition,
+        certificate_id: str,
+        template: EffectiveTemplate,
+        error: str,
+        detail: str,
+        *,
+        quota: str | None = None,
+    ) -> None:
+        """Before the template was looked at: the device's next CONNECT tries again."""
+        self._running.discard((*account_key(partition), certificate_id))
+        record = partition.certificates.get(certificate_id)
+        parameters = {} if record is None else provisioning.parameters_of(record)
+        outcome = provisioning.Outcome(succeeded=False, error=error, detail=detail, parameters=parameters)
+        self._recorder.add(
+            kind=Kind.PROVISIONING,
+            verdict=history.PROVISIONING_FAILED,
+            account_id=partition.account_id,
+            region=partition.region,
+            certificate_id=certificate_id,
+            reason=error,
+            logged_by_aws=True,
+            detail=detail,
+            quota=quota,
+            event=self._told(partition, template, outcome),
+        )
+
+    def _run(self, partition: Partition, certificate_id: str, template: EffectiveTemplate, now: float) -> None:
+        if not self._registry.holds(partition):
+            return  # as in _call()
+        denied = self._guard.provisioning_fault(FaultKind.FAIL_PROVISIONING, now, partition, certificate_id)
+        if denied is not None:
+            detail = f"fault {denied.name}: the role {template.role_arn} may not be assumed"
+            self._failed(partition, certificate_id, template, "AccessDeniedException", detail)
+            return
+        self._running.discard((*account_key(partition), certificate_id))
         outcome = provisioning.provision(
             self._registry,
             partition,
@@ -129,4 +198,26 @@ class JustInTime:
             logged_by_aws=not outcome.succeeded,
             detail=outcome.detail,
             thing=outcome.thing_name,
+            event=self._told(partition, template, outcome),
+        )
+
+    def _told(
+        self, partition: Partition, template: EffectiveTemplate, outcome: provisioning.Outcome
+    ) -> trail.RegisterThing | None:
+        """What CloudTrail would have of this run; nothing when RegisterThing was never called."""
+        if not outcome.parameters:
+            return None
+        environment = self._registry.environment
+        return trail.RegisterThing(
+            account_id=partition.account_id,
+            region=partition.region,
+            time=environment.now(),
+            event_id=environment.uuid(),
+            request_id=environment.uuid(),
+            role_arn=template.role_arn,
+            template_body=template.body,
+            parameters=outcome.parameters,
+            error=outcome.error,
+            message=outcome.detail,
+            resource_arns=outcome.resource_arns,
         )

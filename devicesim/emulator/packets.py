@@ -1,8 +1,8 @@
 """MQTT control packets as records: 3.1.1 and 5, both directions.
 
 Only the vocabulary stands here: what a packet holds, and the tables of the specification (reason codes, properties).
-:mod:`devicesim.emulator.codec` turns records into bytes and back; what a packet *means* is decided by
-:mod:`~devicesim.emulator.session` and :mod:`~devicesim.emulator.broker`.
+:mod:`~devicesim.emulator.encode` and :mod:`~devicesim.emulator.decode` turn records into bytes and back; what a packet
+*means* is decided by :mod:`~devicesim.emulator.session` and :mod:`~devicesim.emulator.broker`.
 
 Section numbers are those of *MQTT Version 5.0*, OASIS Standard, 7 March 2019, unless 3.1.1 is named.
 """

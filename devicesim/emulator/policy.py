@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from devicesim.emulator.apierrors import malformed_policy
-from devicesim.emulator.policyconditions import Condition, parse_operator
-from devicesim.emulator.policypattern import Pattern
+from devicesim.emulator.policyconditions import ARN_TESTS, Condition, Operator, Quantifier, parse_operator
+from devicesim.emulator.policypattern import ArnPattern, Pattern, Values
 
 VERSION_WITH_VARIABLES = "2012-10-17"
 VERSIONS = (VERSION_WITH_VARIABLES, "2008-10-17")
@@ -40,7 +40,7 @@ class Statement:
     not_resource: bool
     conditions: tuple[Condition, ...] = ()
 
-    def applies(self, action: str, resource: str, variables: Mapping[str, str]) -> bool:
+    def applies(self, action: str, resource: str, variables: Values) -> bool:
         action_named = any(pattern.matches(action, {}, ignore_case=True) for pattern in self.actions)
         if action_named == self.not_action:
             return False
@@ -57,7 +57,7 @@ class Document:
     statements: tuple[Statement, ...]
 
 
-def evaluate(documents: Iterable[Document], *, action: str, resource: str, variables: Mapping[str, str]) -> bool:
+def evaluate(documents: Iterable[Document], *, action: str, resource: str, variables: Values) -> bool:
     """Whether the documents together allow ``action`` (``iot:Publish``) on ``resource`` (an ARN).
 
     ``variables`` holds the values of policy variables and condition keys; one that is absent has no value.
@@ -72,6 +72,31 @@ def evaluate(documents: Iterable[Document], *, action: str, resource: str, varia
                     return False
                 allowed = True
     return allowed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """What the statements of one document do about one action on one resource."""
+
+    allows: bool
+    denies: bool
+
+
+def effects(document: Document, *, action: str, resource: str, variables: Values) -> Effects:
+    """The same as :func:`evaluate`, of one document and both ways: for who wants to know why."""
+    applying = [each.allows for each in document.statements if each.applies(action, resource, variables)]
+    return Effects(allows=any(applying), denies=not all(applying))
+
+
+def variables_of(document: Document) -> set[str]:
+    """Names of the policy variables and condition keys that a document asks for."""
+    names: set[str] = set()
+    for statement in document.statements:
+        names.update(name for pattern in statement.resources for name in pattern.variables)
+        for condition in statement.conditions:
+            names.add(condition.key)
+            names.update(name for value in condition.values for name in value.variables)
+    return names
 
 
 def parse(text: str) -> Document:
@@ -137,20 +162,12 @@ def _conditions(block: object, where: str, expand: bool) -> tuple[Condition, ...
             raise _malformed(f"{where} has the operator {operator!r}, which does not exist")
         if not isinstance(keys, dict) or not keys:
             raise _malformed(f"{where}.{operator} is not a JSON object with keys")
-        test, negated, if_exists = parsed
         for key, values in keys.items():
             texts = [_condition_value(value, f"{where}.{operator}.{key}") for value in _listed(values)]
-            if not texts:
+            if not texts and parsed.quantifier is Quantifier.ONE:  # an empty set is one (developer guide, D)
                 raise _malformed(f"{where}.{operator}.{key} has no values")
-            conditions.append(
-                Condition(
-                    test=test,
-                    negated=negated,
-                    if_exists=if_exists,
-                    key=key,
-                    values=tuple(_pattern(value, expand, where) for value in texts),
-                )
-            )
+            values_of_key = tuple(_expected(value, parsed, expand, where) for value in texts)
+            conditions.append(Condition(operator=parsed, key=key, values=values_of_key))
     return tuple(conditions)
 
 
@@ -161,6 +178,11 @@ def _condition_value(value: object, where: str) -> str:
     if isinstance(value, str | int | float):
         return str(value)
     raise _malformed(f"{where} has the value {value!r}, expected a string")
+
+
+def _expected(text: str, operator: Operator, expand: bool, where: str) -> Pattern | ArnPattern:
+    pattern = _pattern(text, expand, where)
+    return ArnPattern(text, expand_variables=expand) if operator.test in ARN_TESTS else pattern
 
 
 def _pattern(text: str, expand: bool, where: str) -> Pattern:

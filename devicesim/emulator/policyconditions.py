@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from enum import StrEnum
 
-from devicesim.emulator.policypattern import Pattern, variable_value
+from devicesim.emulator.policypattern import ArnPattern, Pattern, Values, key_values
 
 
 def _equal(expected: str, actual: str) -> bool:
@@ -70,8 +71,10 @@ _VALUE_TESTS: Mapping[str, Callable[[str, str], bool]] = {
     "ipaddress": _in_network,
 }
 """Tests of one expected value against the actual one."""
-_PATTERN_TESTS = frozenset({"stringlike", "arnlike", "arnequals"})
-"""Tests whose expected value is a pattern; ArnEquals behaves as ArnLike (D)."""
+ARN_TESTS = frozenset({"arnlike", "arnequals"})
+"""Tests whose expected value is a pattern of ARNs; ArnEquals behaves as ArnLike (D)."""
+_PATTERN_TESTS = ARN_TESTS | {"stringlike"}
+"""Tests whose expected value is a pattern."""
 _NEGATED = {
     "stringnotequals": "stringequals",
     "stringnotequalsignorecase": "stringequalsignorecase",
@@ -86,50 +89,81 @@ _NULL = "null"
 _IF_EXISTS = "ifexists"
 
 
+class Quantifier(StrEnum):
+    """How many of a key's values a condition is about (IAM user guide, "multivalued context keys", D)."""
+
+    ONE = ""
+    """The key has one value. Of several, one is enough; negated, none may fit (AWS says not to ask so; I)."""
+    ALL = "forallvalues"
+    """Every value of the key must satisfy it; a key without values does."""
+    ANY = "foranyvalue"
+    """One value must; a key without values does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """``ForAnyValue:StringNotLikeIfExists`` taken apart."""
+
+    test: str
+    """Lower case; a key of the tables above, or ``null``."""
+    negated: bool = False
+    if_exists: bool = False
+    """An absent key satisfies the condition."""
+    quantifier: Quantifier = Quantifier.ONE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """One operator on one key, with the values of which one must fit (or, negated, none may)."""
 
-    test: str
-    """Lower case; a key of the tables above, or ``null``."""
-    negated: bool
-    if_exists: bool
-    """An absent key satisfies the condition: ``...IfExists`` and ``ForAllValues:``."""
+    operator: Operator
     key: str
-    values: tuple[Pattern, ...]
+    values: tuple[Pattern | ArnPattern, ...]
 
-    def holds(self, variables: Mapping[str, str]) -> bool:
-        actual = variable_value(self.key, variables)
-        if self.test == _NULL:
+    def holds(self, variables: Values) -> bool:
+        operator = self.operator
+        actual = key_values(self.key, variables)
+        if operator.test == _NULL:
             return any((value.text.lower() == "true") == (actual is None) for value in self.values)
         if actual is None:
-            return self.if_exists or self.negated
-        return any(self._fits(value, actual, variables) for value in self.values) != self.negated
+            if operator.quantifier is Quantifier.ONE:
+                return operator.if_exists or operator.negated
+            return operator.if_exists or operator.quantifier is Quantifier.ALL
+        fitting = (self._fits(each, variables) for each in actual)
+        match operator.quantifier:
+            case Quantifier.ALL:
+                return all(fits != operator.negated for fits in fitting)
+            case Quantifier.ANY:
+                return any(fits != operator.negated for fits in fitting)
+            case Quantifier.ONE:
+                return any(fitting) != operator.negated
 
-    def _fits(self, value: Pattern, actual: str, variables: Mapping[str, str]) -> bool:
-        if self.test in _PATTERN_TESTS:
+    def _fits(self, actual: str, variables: Values) -> bool:
+        """Whether one of the expected values fits."""
+        return any(self._fits_one(value, actual, variables) for value in self.values)
+
+    def _fits_one(self, value: Pattern | ArnPattern, actual: str, variables: Values) -> bool:
+        if self.operator.test in _PATTERN_TESTS or isinstance(value, ArnPattern):
             return value.matches(actual, variables)
         expected = value.literal(variables)
-        return expected is not None and _VALUE_TESTS[self.test](expected, actual)
+        return expected is not None and _VALUE_TESTS[self.operator.test](expected, actual)
 
 
-def parse_operator(operator: str) -> tuple[str, bool, bool] | None:
-    """Take ``StringNotLikeIfExists`` apart: test, negated, if-exists. ``None`` when there is no such operator."""
-    name = operator.lower()
+def parse_operator(text: str) -> Operator | None:
+    """Take an operator apart; ``None`` when there is no such operator."""
+    name = text.lower()
+    quantifier = Quantifier.ONE
     prefix, colon, rest = name.partition(":")
-    if_exists = False
     if colon:
-        if prefix not in ("forallvalues", "foranyvalue"):
+        if prefix not in (Quantifier.ALL, Quantifier.ANY):
             return None
-        if_exists = prefix == "forallvalues"  # every one of no values fits
-        name = rest
-    if name.endswith(_IF_EXISTS):
-        name = name.removesuffix(_IF_EXISTS)
-        if_exists = True
-        if name == _NULL:
-            return None
+        quantifier, name = Quantifier(prefix), rest
+    if_exists = name.endswith(_IF_EXISTS)
+    name = name.removesuffix(_IF_EXISTS)
+    if if_exists and name == _NULL:
+        return None
     negated = name in _NEGATED
     name = _NEGATED.get(name, name)
     if name != _NULL and name not in _VALUE_TESTS and name not in _PATTERN_TESTS:
         return None
-    return name, negated, if_exists
+    return Operator(test=name, negated=negated, if_exists=if_exists, quantifier=quantifier)

@@ -57,6 +57,8 @@ class Recorder:
         connection: DecidedOn | None = None,
         reason: str | None = None,
         logged: bool = False,
+        fault: str | None = None,
+        quota: str | None = None,
     ) -> None:
         raw = presented.server_name
         self._history.add(
@@ -77,5 +79,7 @@ class Recorder:
                 reason=reason,
                 logged_by_aws=logged,
                 detail=detail,
+                fault=fault,
+                quota=quota,
             )
         )

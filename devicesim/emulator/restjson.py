@@ -24,8 +24,10 @@ _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 _STATUS_OUTSIDE_MODEL: Final = {
     # errors of the protocol itself, which every REST-JSON service of AWS answers and no model lists
     "AccessDeniedException": 403,
+    "ExpiredTokenException": 403,
     "IncompleteSignatureException": 400,
     "InternalFailureException": 500,
+    "InvalidSignatureException": 403,
     "MissingAuthenticationTokenException": 403,
     "NotImplementedException": 501,
     "RequestEntityTooLargeException": 413,
@@ -33,6 +35,7 @@ _STATUS_OUTSIDE_MODEL: Final = {
     "SerializationException": 400,
     "ServiceUnavailableException": 503,
     "UnknownOperationException": 404,
+    "UnrecognizedClientException": 403,
 }
 
 
@@ -112,6 +115,8 @@ class RestJSON:
 
     def _parse_body(self, shape: Shape, body: bytes) -> dict[str, Any]:
         payload = shape.serialization.get("payload")
+        if payload is not None and shape.members[payload].type_name == "blob":
+            return {payload: body}
         in_body = [name for name, member in shape.members.items() if "location" not in member.serialization]
         if not in_body or not body:
             return {}
@@ -153,6 +158,8 @@ class RestJSON:
                 case location:
                     raise ValueError(f"member {name!r} of {operation.name} has the location {location!r}")
         payload = shape.serialization.get("payload")
+        if payload is not None and shape.members[payload].type_name == "blob":
+            return HTTPResponse(status=status, body=result.get(payload) or b"", headers=headers)
         document = body.get(payload, {}) if payload is not None else body
         return HTTPResponse(status=status, body=json.dumps(document).encode(), headers=headers)
 
@@ -217,7 +224,7 @@ def _located(
             value = headers.get(name.lower())
             return [] if value is None else [value]
         case _:
-            # maps in the query string and families of headers: no operation of iot has them
+            # maps in the query string and families of headers: no operation of iot and iot-data has them
             raise NotImplementedError(f"location {location!r} of member {name!r}")
 
 
@@ -232,7 +239,7 @@ def _from_text(text: str, shape: Shape, name: str) -> Any:
     """A value of a path, query string or header."""
     match shape.type_name:
         case "string":
-            return text
+            return _from_json_header(text, name) if shape.serialization.get("jsonvalue") else text
         case "boolean":
             if text not in ("true", "false"):
                 raise serialization_error(f"{name} is {text!r}, expected true or false")
@@ -240,13 +247,29 @@ def _from_text(text: str, shape: Shape, name: str) -> Any:
         case "integer" | "long":
             if not _INTEGER.fullmatch(text):
                 raise serialization_error(f"{name} is {text!r}, expected an integer")
-            return int(text)
+            return _bounded(int(text), shape, name)
         case "float" | "double":
             return _number(text, name)
         case "timestamp":
             return _from_iso(text, name)
         case kind:
             raise NotImplementedError(f"type {kind!r} of member {name!r} outside the body")
+
+
+def _from_json_header(text: str, name: str) -> Any:
+    """Base64 of JSON, which is how a JSON value travels in a header."""
+    try:
+        return json.loads(base64.b64decode(text, validate=True), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise serialization_error(f"the header of {name} is {text!r}, expected base64 of JSON") from None
+
+
+def _bounded(number: int, shape: Shape, name: str) -> int:
+    """AWS reads an integer into 32 bits and a long into 64; what does not fit is none."""
+    bits = 31 if shape.type_name == "integer" else 63
+    if not -(1 << bits) <= number < 1 << bits:
+        raise serialization_error(f"{name} is {number}, expected an integer of {bits + 1} bits")
+    return number
 
 
 def _number(text: str, name: str) -> float:
@@ -293,13 +316,23 @@ def _read_list(value: Any, shape: Shape, path: str) -> list[Any]:
 def _read_map(value: Any, shape: Shape, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _unexpected(value, path, "an object")
-    return {key: _from_json(item, shape.value, f"{path}.{key}") for key, item in value.items()}
+    return {_whole(key, path): _from_json(item, shape.value, f"{path}.{key}") for key, item in value.items()}
 
 
 def _read_string(value: Any, _shape: Shape, path: str) -> str:
     if not isinstance(value, str):
         raise _unexpected(value, path, "a string")
-    return value
+    return _whole(value, path)
+
+
+def _whole(text: str, path: str) -> str:
+    """The text. JSON can say halves of a character (``"\\ud800"``), which nothing can write: those are refused."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise serialization_error(f"{path} has half a surrogate pair") from None
+    return text
 
 
 def _read_boolean(value: Any, _shape: Shape, path: str) -> bool:
@@ -308,10 +341,10 @@ def _read_boolean(value: Any, _shape: Shape, path: str) -> bool:
     return value
 
 
-def _read_integer(value: Any, _shape: Shape, path: str) -> int:
+def _read_integer(value: Any, shape: Shape, path: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _unexpected(value, path, "an integer")
-    return value
+    return _bounded(value, shape, path)
 
 
 def _read_number(value: Any, _shape: Shape, path: str) -> float:

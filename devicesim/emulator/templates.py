@@ -1,19 +1,20 @@
 """The language of provisioning templates (aws-iot-behaviour.md §3; developer guide, "Provisioning templates", D). Pure.
 
 A template is checked twice. :func:`parse` reads it when it is registered and refuses what could never be provisioned,
-as AWS does at RegisterCACertificate (§1.2, S). :meth:`Template.resolve` fills in one certificate's parameters.
+as AWS does at RegisterCACertificate (§1.2, S). :meth:`Template.resolve` fills in one device's parameters. Functions
+stand in :mod:`~devicesim.emulator.templatefunctions`.
 
 Texts marked S are AWS's own as far as somebody has shown them; all begin with "Invalid registration template."
 """
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Final, NoReturn, TypeGuard
+from functools import lru_cache
+from hashlib import sha1
+from typing import Final, NoReturn
 
-from devicesim.emulator.apierrors import APIError, invalid_request
+from devicesim.emulator.templatefunctions import Checker, Evaluator, is_call, is_strings, refuse
 
 PSEUDO_PREFIX: Final = "AWS::IoT::Certificate::"
 PSEUDO_PARAMETERS: Final = frozenset(
@@ -51,15 +52,13 @@ _OVERRIDES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     POLICY: {},
 }
 _STATUSES: Final = frozenset({"ACTIVE", "INACTIVE"})
-_SUBSTITUTION = re.compile(r"\$\{(!?)([^}]*)\}")
-_MAX_DEPTH: Final = 32
-"""Nesting that is followed; a template is 10 kB at most, and Python's stack is not the place to find that out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThingPlan:
     """The thing to make, or to find."""
 
+    logical_name: str
     name: str
     attributes: Mapping[str, str]
     thing_type_name: str | None
@@ -70,30 +69,38 @@ class ThingPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificatePlan:
+    """The certificate, by exactly one of its id, its PEM text (with its CA's, where there are several) and a CSR."""
+
+    logical_name: str
+    certificate_id: str | None = None
+    pem: str | None = None
+    ca_pem: str | None = None
+    csr: str | None = None
+    status: str
+    """ACTIVE or INACTIVE."""
+    override: str | None = None
+    """Of the status, for a certificate that exists: DO_NOTHING, REPLACE or FAIL; ``None`` where nothing is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyPlan:
     """A policy to find by ``name``, or to make from ``document`` when nobody has."""
 
+    logical_name: str
     name: str
     document: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a template says for one certificate."""
+    """What a template says for one device."""
 
-    certificate_id: str
-    status: str
-    """ACTIVE or INACTIVE."""
+    certificate: CertificatePlan
     thing: ThingPlan | None
     policies: tuple[PolicyPlan, ...]
-
-
-def invalid_template(detail: str) -> APIError:
-    return invalid_request(f"Invalid registration template. {detail}")
-
-
-def _refuse(detail: str) -> NoReturn:
-    raise invalid_template(detail)
+    device_configuration: Mapping[str, object] = field(default_factory=dict)
+    """What a fleet provisioning template has for the device itself (D); empty when it has nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,25 +120,30 @@ class Template:
     """Declared parameters with their defaults."""
     mappings: Mapping[str, Mapping[str, Mapping[str, object]]]
     resources: tuple[_Resource, ...]
+    device_configuration: Mapping[str, object]
 
-    def resolve(self, values: Mapping[str, str]) -> Plan:
+    def resolve(self, values: Mapping[str, str], *, every_declared: bool = True) -> Plan:
         """Fill in ``values`` (pseudo parameters of a certificate, or RegisterThing's parameters).
 
-        Raises ``InvalidRequestException`` when one that is declared has neither value nor default: every declared
-        parameter must exist, used or not (§3, D).
+        Raises ``InvalidRequestException`` for a reference without value. ``every_declared`` says that a declared
+        parameter with neither value nor default is refused also when nothing refers to it: so in JITP, where the
+        certificate "must contain values for all of the parameters" (§3, D), and not in RegisterThing, where such a
+        parameter "is not replaced with a value" (developer guide, "Provisioning by trusted user", D).
         """
         filled: dict[str, str] = {name: value for name, value in values.items() if name in PSEUDO_PARAMETERS}
         for name, default in self.parameters.items():
             value = values.get(name, default)
-            if value is None:
-                _refuse(f"Cannot resolve reference value: {{Ref={name}}}")  # text: M (§3, SE272476)
-            filled[name] = value
-        evaluate = _Evaluator(parameters=filled, mappings=self.mappings)
+            if value is not None:
+                filled[name] = value
+            elif every_declared:
+                refuse(f"Cannot resolve reference value: {{Ref={name}}}")  # text: M (§3, SE272476)
+        evaluate = Evaluator(parameters=filled, mappings=self.mappings)
         thing: ThingPlan | None = None
-        certificate: tuple[str, str] | None = None
+        certificate: CertificatePlan | None = None
         policies = []
         for resource in self.resources:
             properties = {key: evaluate.value(value) for key, value in resource.properties.items()}
+            _check_text(properties, resource.name)
             if resource.type == THING:
                 thing = _thing(resource, properties)
             elif resource.type == CERTIFICATE:
@@ -139,45 +151,80 @@ class Template:
             else:
                 policies.append(_policy(resource, properties))
         if certificate is None:  # parse() has seen to it
-            _refuse("No certificate resource is present in the Template.")
-        return Plan(certificate_id=certificate[0], status=certificate[1], thing=thing, policies=tuple(policies))
+            refuse("No certificate resource is present in the Template.")
+        configuration = evaluate.value(self.device_configuration)
+        assert isinstance(configuration, dict)  # an object that is no call stays one
+        _check_text(configuration, "DeviceConfiguration")
+        return Plan(
+            certificate=certificate,
+            thing=thing,
+            policies=tuple(policies),
+            device_configuration=configuration,
+        )
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
 def parse(body: str) -> Template:
-    """Read a template, or raise ``InvalidRequestException`` as AWS does when it is registered."""
+    """Read a template, or raise ``InvalidRequestException`` as AWS does when it is registered.
+
+    What has been read is kept: a fleet runs one template thousands of times, and it never changes.
+    """
     try:
-        document = json.loads(body, object_pairs_hook=_unique)
+        document = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as exc:
         # text: S (boto3 #2903), without the source that AWS repeats there
-        _refuse(
+        refuse(
             f"Template format error: JSON not well-formed with location of [line: {exc.lineno}, column: {exc.colno}]"
         )
     except RecursionError:
-        _refuse("Template format error: JSON is nested too deeply")
+        refuse("Template format error: JSON is nested too deeply")
+    except ValueError:  # Python's limit of digits
+        refuse("Template format error: JSON not well-formed: a number is too long")
     root = _object(document, "The template")
     parameters = _read_parameters(root.get("Parameters", {}))
     mappings = _read_mappings(root.get("Mappings", {}))
     resources = _read_resources(_object(root.get("Resources"), "Resources"))
-    check = _Checker(names=PSEUDO_PARAMETERS.union(parameters), mappings=mappings)
+    check = Checker(names=PSEUDO_PARAMETERS.union(parameters), mappings=mappings)
     for resource in resources:
         for key, value in resource.properties.items():
             check.value(value, f"{resource.name}.{key}")
-    return Template(parameters=parameters, mappings=mappings, resources=resources)
+    configuration = _object(root.get("DeviceConfiguration", {}), "DeviceConfiguration")
+    for key, value in configuration.items():
+        check.value(value, f"DeviceConfiguration.{key}")
+    if is_call(configuration):
+        refuse("Template format error: DeviceConfiguration must be a JSON object and not a function")
+    return Template(parameters=parameters, mappings=mappings, resources=resources, device_configuration=configuration)
+
+
+def check_registered(body: str) -> None:
+    """What is asked of a template that is registered, for a CA or by its own name: more than of RegisterThing's.
+
+    Its certificate must be given by id ("only certificate IDs can be used with a fleet provisioning template", and so
+    in JITP; rule D, that it is asked now and not when it runs I).
+    """
+    for resource in parse(body).resources:
+        if resource.type == CERTIFICATE and "CertificateId" not in resource.properties:
+            refuse("certificateId is not present in the Template; a registered template needs it.")
+
+
+def _no_constant(name: str) -> NoReturn:
+    """``NaN`` and the infinities, which Python's parser takes and JSON has not."""
+    refuse(f"Template format error: JSON not well-formed: {name} is no value")
 
 
 def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     out = dict(pairs)
     if len(out) != len(pairs):
-        _refuse("Template format error: an object has the same key twice")
+        refuse("Template format error: an object has the same key twice")
     return out
 
 
 def _object(value: object, where: str) -> Mapping[str, object]:
     if not isinstance(value, dict):
-        _refuse(f"Template format error: {where} must be a JSON object")
+        refuse(f"Template format error: {where} must be a JSON object")
     return value
 
 
@@ -186,15 +233,15 @@ def _read_parameters(section: object) -> Mapping[str, str | None]:
     for name, declared in _object(section, "Parameters").items():
         declaration = _object(declared, f"Parameters.{name}")
         if declaration.get("Type") != "String":
-            _refuse(f"Parameter {name} must have Type String")
+            refuse(f"Parameter {name} must have Type String")
         default = declaration.get("Default")
         if default is not None and not isinstance(default, str):
-            _refuse(f"The Default of parameter {name} must be a string")
+            refuse(f"The Default of parameter {name} must be a string")
         unknown = declaration.keys() - {"Type", "Default", "Description"}
         if unknown:
-            _refuse(f"Parameter {name} has unknown members {sorted(unknown)}")
+            refuse(f"Parameter {name} has unknown members {sorted(unknown)}")
         if name.startswith(PSEUDO_PREFIX) and name not in PSEUDO_PARAMETERS:
-            _refuse(f"Parameter {name} is not one that a certificate has")
+            refuse(f"Parameter {name} is not one that a certificate has")
         parameters[name] = default
     return parameters
 
@@ -206,9 +253,9 @@ def _read_mappings(section: object) -> Mapping[str, Mapping[str, Mapping[str, ob
         for key, second in _object(first, f"Mappings.{name}").items():
             entry = _object(second, f"Mappings.{name}.{key}")
             for last, value in entry.items():
-                if not isinstance(value, str) and not _is_strings(value):
+                if not isinstance(value, str) and not is_strings(value):
                     # no parameters and no functions here (D)
-                    _refuse(f"Mappings.{name}.{key}.{last} must be a string or a list of strings")
+                    refuse(f"Mappings.{name}.{key}.{last} must be a string or a list of strings")
             levels[key] = entry
         mappings[name] = levels
     return mappings
@@ -220,14 +267,14 @@ def _read_resources(section: Mapping[str, object]) -> tuple[_Resource, ...]:
         declaration = _object(value, f"Resources.{name}")
         kind = declaration.get("Type")
         if not isinstance(kind, str) or kind not in _PROPERTIES:
-            _refuse(f"Resource {name} has Type {kind}, must be one of {', '.join(_PROPERTIES)}")
+            refuse(f"Resource {name} has Type {kind}, must be one of {', '.join(_PROPERTIES)}")
         unknown = declaration.keys() - {"Type", "Properties", "OverrideSettings"}
         if unknown:
-            _refuse(f"Resource {name} has unknown members {sorted(unknown)}")
+            refuse(f"Resource {name} has unknown members {sorted(unknown)}")
         properties = _object(declaration.get("Properties", {}), f"Resources.{name}.Properties")
         unknown = properties.keys() - _PROPERTIES[kind]
         if unknown:
-            _refuse(f"Resource {name} has unknown properties {sorted(unknown)}")
+            refuse(f"Resource {name} has unknown properties {sorted(unknown)}")
         overrides = _read_overrides(name, kind, declaration.get("OverrideSettings", {}))
         resource = _Resource(name=name, type=kind, properties=properties, overrides=overrides)
         _check_resource(resource)
@@ -235,9 +282,9 @@ def _read_resources(section: Mapping[str, object]) -> tuple[_Resource, ...]:
     for kind, at_least in ((THING, 0), (CERTIFICATE, 1)):
         count = sum(resource.type == kind for resource in resources)
         if count > 1:
-            _refuse(f"More than one resource of type {kind} is present in the Template.")
+            refuse(f"More than one resource of type {kind} is present in the Template.")
         if count < at_least:
-            _refuse("No certificate resource is present in the Template.")
+            refuse("No certificate resource is present in the Template.")
     return tuple(resources)
 
 
@@ -246,7 +293,7 @@ def _read_overrides(name: str, kind: str, section: object) -> Mapping[str, str]:
     for key, value in _object(section, f"Resources.{name}.OverrideSettings").items():
         allowed = _OVERRIDES[kind].get(key)
         if allowed is None or not isinstance(value, str) or value not in allowed:
-            _refuse(f"Resource {name} has OverrideSettings {key} {value}, which is not supported for {kind}")
+            refuse(f"Resource {name} has OverrideSettings {key} {value}, which is not supported for {kind}")
         overrides[key] = value
     return overrides
 
@@ -256,196 +303,33 @@ def _check_resource(resource: _Resource) -> None:
     if resource.type == POLICY:
         given = [key for key in ("PolicyName", "PolicyDocument") if properties.get(key) not in (None, "", {})]
         if not given:
-            _refuse("Neither policyName nor policyDocument is present in the Template.")  # text: S (§1.2, WS #1)
+            refuse("Neither policyName nor policyDocument is present in the Template.")  # text: S (§1.2, WS #1)
         if len(given) > 1:
-            _refuse("Both policyName and policyDocument are present in the Template.")  # rule D, text I
+            refuse("Both policyName and policyDocument are present in the Template.")  # rule D, text I
     elif resource.type == THING:
         if properties.get("ThingName") in (None, ""):
-            _refuse("ThingName is not present in the Template.")
+            refuse("ThingName is not present in the Template.")
     else:
         sources = {"CertificateId", "CertificatePem", "CertificateSigningRequest"} & properties.keys()
         if len(sources) != 1:
             # D: "use only one of these methods"
-            _refuse("Exactly one of certificateId, certificatePem and certificateSigningRequest must be present.")
-
-
-def _is_strings(value: object) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-# --- functions ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Checker:
-    """The form of references and functions, as far as it does not depend on values."""
-
-    names: frozenset[str]
-    mappings: Mapping[str, object]
-
-    def value(self, value: object, where: str, depth: int = 0) -> None:
-        if depth > _MAX_DEPTH:
-            _refuse(f"{where} is nested too deeply")
-        if isinstance(value, list):
-            for item in value:
-                self.value(item, where, depth + 1)
-            return
-        if not isinstance(value, dict):
-            return
-        call = _function(value)
-        if call is None:
-            for item in value.values():
-                self.value(item, where, depth + 1)
-            return
-        name, argument = call
-        if name == "Ref":
-            if not isinstance(argument, str) or argument not in self.names:
-                _refuse(f"Cannot resolve reference value: {{Ref={argument}}}")
-            return
-        shape = _SHAPES.get(name)
-        if shape is None:
-            _refuse(f"{where} calls {name}, must be one of {', '.join(('Ref', *_SHAPES))}")
-        if not shape(argument):
-            _refuse(f"{where} calls {name} with arguments of the wrong form")
-        if name == "Fn::Sub":
-            text, own = _sub_arguments(argument)
-            for literal, variable in _SUBSTITUTION.findall(text):
-                if not literal and variable not in self.names and variable not in own:
-                    _refuse(f"Cannot resolve reference value: {{Ref={variable}}}")
-            argument = list(own.values())
-        if name == "Fn::FindInMap":
-            self._check_mapping(argument, where)
-        self.value(argument, where, depth + 1)
-
-    def _check_mapping(self, argument: object, where: str) -> None:
-        mapping = argument[0] if isinstance(argument, list) else None
-        if isinstance(mapping, str) and mapping not in self.mappings:
-            _refuse(f"{where} looks into the mapping {mapping}, which does not exist")
-
-
-def _function(value: Mapping[str, object]) -> tuple[str, object] | None:
-    """(name, argument) when this object is a call: its one key is Ref or begins with ``Fn::``."""
-    if len(value) == 1:
-        name, argument = next(iter(value.items()))
-        if name == "Ref" or name.startswith("Fn::"):
-            return name, argument
-    return None
-
-
-def _is_list(argument: object, length: int) -> TypeGuard[list[object]]:
-    return isinstance(argument, list) and len(argument) == length
-
-
-def _is_sub(argument: object) -> bool:
-    if isinstance(argument, str):
-        return True
-    return _is_list(argument, 2) and isinstance(argument[0], str) and isinstance(argument[1], dict)
-
-
-def _sub_arguments(argument: object) -> tuple[str, Mapping[str, object]]:
-    if isinstance(argument, str):
-        return argument, {}
-    assert isinstance(argument, list)  # _is_sub has seen to it
-    text, own = argument
-    return text, own
-
-
-_SHAPES: Final[Mapping[str, Callable[[object], bool]]] = {
-    "Fn::Join": lambda argument: _is_list(argument, 2) and isinstance(argument[0], str),
-    "Fn::Select": lambda argument: _is_list(argument, 2),
-    "Fn::Sub": _is_sub,
-    "Fn::Split": lambda argument: _is_list(argument, 2) and isinstance(argument[0], str) and argument[0] != "",
-    "Fn::FindInMap": lambda argument: _is_list(argument, 3),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Evaluator:
-    """Functions with their values. The form has been checked."""
-
-    parameters: Mapping[str, str]
-    mappings: Mapping[str, Mapping[str, Mapping[str, object]]] = field(default_factory=dict)
-
-    def value(self, value: object) -> object:
-        if isinstance(value, list):
-            return [self.value(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        call = _function(value)
-        if call is None:
-            return {key: self.value(item) for key, item in value.items()}
-        name, argument = call
-        match name:
-            case "Ref":
-                return self.parameter(str(argument))
-            case "Fn::Sub":
-                return self._sub(argument)
-        arguments = self.value(argument)
-        assert isinstance(arguments, list)  # its form has been checked
-        match name:
-            case "Fn::Join":
-                return _join(*arguments)
-            case "Fn::Select":
-                return _select(*arguments)
-            case "Fn::Split":
-                return _split(*arguments)
-            case _:
-                return self._find(*arguments)
-
-    def parameter(self, name: str) -> str:
-        value = self.parameters.get(name)
-        if value is None:
-            _refuse(f"Cannot resolve reference value: {{Ref={name}}}")  # text: M (§3)
-        return value
-
-    def _sub(self, argument: object) -> str:
-        text, own = _sub_arguments(argument)
-        local = {key: self.value(value) for key, value in own.items()}
-
-        def replace(match: re.Match[str]) -> str:
-            literal, variable = match.groups()
-            if literal:
-                return f"${{{variable}}}"
-            value = local[variable] if variable in local else self.parameter(variable)
-            if not isinstance(value, str):
-                _refuse(f"Fn::Sub replaces {variable} by something that is not a string")
-            return value
-
-        return _SUBSTITUTION.sub(replace, text)
-
-    def _find(self, *keys: object) -> object:
-        value: object = self.mappings
-        for key in keys:
-            if not isinstance(key, str) or not isinstance(value, Mapping) or key not in value:
-                _refuse(f"Fn::FindInMap does not find {'.'.join(map(str, keys))}")
-            value = value[key]
-        return value
-
-
-def _join(delimiter: object, values: object) -> str:
-    if not isinstance(delimiter, str) or not _is_strings(values):
-        _refuse("Fn::Join needs a delimiter and a list of strings")
-    return delimiter.join(values)
-
-
-def _select(index: object, values: object) -> object:
-    if isinstance(index, str) and index.isascii() and index.isdigit():
-        index = int(index)
-    if not isinstance(index, int) or isinstance(index, bool) or not isinstance(values, list):
-        _refuse("Fn::Select needs an index and a list")
-    if not 0 <= index < len(values) or values[index] is None:
-        # D: "does not check for null values or if the index is out of bounds; both result in a provisioning error"
-        _refuse(f"Fn::Select has index {index} for a list of {len(values)}")
-    return values[index]
-
-
-def _split(delimiter: object, text: object) -> list[str]:
-    if not isinstance(delimiter, str) or not isinstance(text, str):
-        _refuse("Fn::Split needs a delimiter and a string")
-    return text.split(delimiter)
+            refuse("Exactly one of certificateId, certificatePem and certificateSigningRequest must be present.")
+        if "CACertificatePem" in properties and "CertificatePem" not in properties:
+            refuse("caCertificatePem is present in the Template without certificatePem.")
+        status = properties.get("Status")
+        if isinstance(status, str) and status.upper() not in _STATUSES:
+            refuse(f"Status of resource {resource.name} must be ACTIVE or INACTIVE")
 
 
 # --- resources ------------------------------------------------------------------------------------------------------
+
+
+def _check_text(values: Mapping[str, object], where: str) -> None:
+    """JSON can spell halves of characters, which no name, document or message can hold."""
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        refuse(f"Template format error: {where} has a text that is not Unicode")
 
 
 def _string(properties: Mapping[str, object], key: str, resource: _Resource) -> str | None:
@@ -453,21 +337,22 @@ def _string(properties: Mapping[str, object], key: str, resource: _Resource) -> 
     if value is None:
         return None
     if not isinstance(value, str):
-        _refuse(f"{key} of resource {resource.name} must be a string")
+        refuse(f"{key} of resource {resource.name} must be a string")
     return value
 
 
 def _thing(resource: _Resource, properties: Mapping[str, object]) -> ThingPlan:
     name = _string(properties, "ThingName", resource)
     if not name:
-        _refuse("ThingName is not present in the Template.")
+        refuse("ThingName is not present in the Template.")
     attributes = properties.get("AttributePayload") or {}
     if not isinstance(attributes, dict) or not all(isinstance(value, str) for value in attributes.values()):
-        _refuse(f"AttributePayload of resource {resource.name} must be an object of strings")
+        refuse(f"AttributePayload of resource {resource.name} must be an object of strings")
     groups = properties.get("ThingGroups") or []
-    if not _is_strings(groups):
-        _refuse(f"ThingGroups of resource {resource.name} must be a list of strings")
+    if not is_strings(groups):
+        refuse(f"ThingGroups of resource {resource.name} must be a list of strings")
     return ThingPlan(
+        logical_name=resource.name,
         name=name,
         attributes=attributes,
         thing_type_name=_string(properties, "ThingTypeName", resource),
@@ -477,25 +362,34 @@ def _thing(resource: _Resource, properties: Mapping[str, object]) -> ThingPlan:
     )
 
 
-def _certificate(resource: _Resource, properties: Mapping[str, object]) -> tuple[str, str]:
-    """(certificate id, status): the only form that JITP takes (D: "You must use CertificateId")."""
-    certificate_id = _string(properties, "CertificateId", resource)
-    if certificate_id is None:
-        _refuse("certificateId is not present in the Template; just-in-time provisioning needs it.")
+def _certificate(resource: _Resource, properties: Mapping[str, object]) -> CertificatePlan:
     status = (_string(properties, "Status", resource) or "ACTIVE").upper()  # the guide itself writes "Active"
     if status not in _STATUSES:
-        _refuse(f"Status of resource {resource.name} must be ACTIVE or INACTIVE")
-    return certificate_id, status
+        refuse(f"Status of resource {resource.name} must be ACTIVE or INACTIVE")
+    plan = CertificatePlan(
+        logical_name=resource.name,
+        certificate_id=_string(properties, "CertificateId", resource),
+        pem=_string(properties, "CertificatePem", resource),
+        ca_pem=_string(properties, "CACertificatePem", resource),
+        csr=_string(properties, "CertificateSigningRequest", resource),
+        status=status,
+        override=resource.overrides.get("Status"),
+    )
+    if not (plan.certificate_id or plan.pem or plan.csr):
+        refuse("certificateId is not present in the Template.")
+    return plan
 
 
 def _policy(resource: _Resource, properties: Mapping[str, object]) -> PolicyPlan:
     name = _string(properties, "PolicyName", resource)
     if name:
-        return PolicyPlan(name=name, document=None)
+        return PolicyPlan(logical_name=resource.name, name=name, document=None)
     document = properties.get("PolicyDocument")
     if isinstance(document, dict):
         document = json.dumps(document, separators=(",", ":"))
     if not isinstance(document, str) or not document:
-        _refuse("Neither policyName nor policyDocument is present in the Template.")
-    # D: the name "defaults to a hash of the policy document", so that identical documents share one; which hash, I
-    return PolicyPlan(name=sha256(document.encode()).hexdigest(), document=document)
+        refuse("Neither policyName nor policyDocument is present in the Template.")
+    # D: the name "defaults to a hash of the policy document", so that identical documents share one. The guide's own
+    # example is forty upper-case hexadecimal digits (D), as SHA-1 has them; that it is SHA-1, and of what, is I.
+    digest = sha1(document.encode(), usedforsecurity=False).hexdigest().upper()
+    return PolicyPlan(logical_name=resource.name, name=digest, document=document)

@@ -1,16 +1,17 @@
 """Policy variables of one connection (aws-iot-behaviour.md §5; developer guide, "policy variables", D). Pure.
 
 Looked up only when a policy asks: most policies name none, and parsing a subject costs more than the rest of a check.
-Multi-valued keys (``.List``, ``iot:Certificate.AvailableKeys``, ``iot:ConnectAttributes``) are not offered.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from devicesim.emulator.registry import Partition
+from devicesim.emulator.state.policies import thing_of_connection
 
 ATTRIBUTES: Final = {
     "DistinguishedNameQualifier": NameOID.DN_QUALIFIER,
@@ -33,19 +34,37 @@ _THING: Final = "iot:Connection.Thing."
 _CERTIFICATE: Final = "iot:Certificate."
 
 
-class Variables(Mapping[str, str]):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a CONNECT asks for, as policies see it (developer guide, "connect policy examples", D)."""
+
+    attributes: tuple[str, ...] = ()
+    """``iot:ConnectAttributes``: ``PersistentConnect``, ``LastWill``."""
+    last_will_topic: str | None = None
+    """Behind ``iot:LastWillTopic``, which is the ARN of the topic."""
+
+
+NOTHING_ASKED: Final = Asked()
+PERSISTENT_CONNECT: Final = "PersistentConnect"
+LAST_WILL: Final = "LastWill"
+
+
+class Variables(Mapping[str, str | tuple[str, ...]]):
     """The variables of a connection with this certificate and client id, as the registry stands when asked."""
 
-    __slots__ = ("_certificate_id", "_client_id", "_of_certificate", "_partition", "_source_ip")
+    __slots__ = ("_asked", "_certificate_id", "_client_id", "_of_certificate", "_partition", "_source_ip")
 
-    def __init__(self, partition: Partition, certificate_id: str, client_id: str, source_ip: str) -> None:
+    def __init__(
+        self, partition: Partition, certificate_id: str, client_id: str, source_ip: str, asked: Asked = NOTHING_ASKED
+    ) -> None:
+        self._asked = asked
         self._partition = partition
         self._certificate_id = certificate_id
         self._client_id = client_id
         self._source_ip = source_ip
-        self._of_certificate: dict[str, str] | None = None
+        self._of_certificate: dict[str, str | tuple[str, ...]] | None = None
 
-    def __getitem__(self, name: str) -> str:
+    def __getitem__(self, name: str) -> str | tuple[str, ...]:
         if name == "iot:ClientId":
             return self._client_id
         if name.startswith(_THING):
@@ -63,14 +82,22 @@ class Variables(Mapping[str, str]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def _others(self) -> dict[str, str]:
-        return {"iot:CertificateId": self._certificate_id, "aws:SourceIp": self._source_ip}
+    def _others(self) -> dict[str, str | tuple[str, ...]]:
+        values: dict[str, str | tuple[str, ...]] = {
+            "iot:CertificateId": self._certificate_id,
+            "aws:SourceIp": self._source_ip,
+            "iot:ConnectAttributes": self._asked.attributes,
+        }
+        if self._asked.last_will_topic is not None:
+            values["iot:LastWillTopic"] = self._partition.arn("topic", self._asked.last_will_topic)
+        return values
 
     def _of_thing(self) -> dict[str, str]:
-        """Only when the client id is the name of a thing to which the certificate is attached (§5)."""
-        thing = self._partition.things.get(self._client_id)
-        attached = self._client_id in self._partition.things_of_certificate(self._certificate_id)
-        if thing is None or not attached:
+        """Only of the thing that the connection is associated with (§5)."""
+        principal = self._partition.certificate_arn(self._certificate_id)
+        name = thing_of_connection(self._partition, principal, self._client_id)
+        thing = None if name is None else self._partition.things.get(name)
+        if thing is None:
             return {f"{_THING}IsAttached": "false"}
         values = {f"{_THING}ThingName": thing.name, f"{_THING}IsAttached": "true"}
         if thing.thing_type_name is not None:
@@ -79,7 +106,7 @@ class Variables(Mapping[str, str]):
             values[f"{_THING}Attributes[{key}]"] = value
         return values
 
-    def _certificate(self) -> dict[str, str]:
+    def _certificate(self) -> dict[str, str | tuple[str, ...]]:
         if self._of_certificate is None:
             record = self._partition.certificates.get(self._certificate_id)
             if record is None:
@@ -88,9 +115,10 @@ class Variables(Mapping[str, str]):
         return self._of_certificate
 
 
-def certificate_variables(certificate: x509.Certificate) -> dict[str, str]:
-    """``iot:Certificate.*``: the first value under the plain name, each under its index."""
-    values = {f"{_CERTIFICATE}SerialNumber": str(certificate.serial_number)}
+def certificate_variables(certificate: x509.Certificate) -> dict[str, str | tuple[str, ...]]:
+    """``iot:Certificate.*``: the first value under the plain name, each under its index, all under ``.List``; and the
+    names of all that have values under ``AvailableKeys`` (that they stand there as they are written in policies: I)."""
+    values: dict[str, str | tuple[str, ...]] = {f"{_CERTIFICATE}SerialNumber": str(certificate.serial_number)}
     for whose, name in (("Subject", certificate.subject), ("Issuer", certificate.issuer)):
         for attribute, oid in ATTRIBUTES.items():
             found = [str(each.value) for each in name.get_attributes_for_oid(oid)]
@@ -105,6 +133,7 @@ def certificate_variables(certificate: x509.Certificate) -> dict[str, str]:
         _put(values, prefix + "DirectoryName", [each.rfc4514_string() for each in directories])
         addresses = alternative.get_values_for_type(x509.IPAddress)
         _put(values, prefix + "IPAddress", [str(each) for each in addresses])
+    values[f"{_CERTIFICATE}AvailableKeys"] = tuple(name for name, value in values.items() if isinstance(value, str))
     return values
 
 
@@ -122,7 +151,9 @@ def _alternative_names(
             yield "Issuer", extension.value
 
 
-def _put(values: dict[str, str], name: str, found: list[str]) -> None:
+def _put(values: dict[str, str | tuple[str, ...]], name: str, found: list[str]) -> None:
+    if found:
+        values[f"{name}.List"] = tuple(found[:_MAX_VALUES])
     for index, value in enumerate(found[:_MAX_VALUES]):
         if index == 0:
             values[name] = value

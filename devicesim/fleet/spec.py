@@ -228,11 +228,17 @@ class Emulator(_Model):
     """Settings of the emulator that `run` starts; unknown to AWS."""
 
     jitp_delay: SecondsRange = (1.0, 3.0)
-    """Seconds that JITP takes, drawn evenly; AWS: usually 1 to 3."""
+    """Seconds that JITP takes, drawn evenly unless `settings` has `jitp_delay_shape`; AWS: usually 1 to 3."""
     seed: int | None = None
     """Of the emulator's randomness."""
     settings: dict[str, Any] = {}
     """Further settings by name, in place of their defaults: README lists those where AWS's behaviour is not known."""
+    quotas: dict[str, Any] = {}
+    """AWS's quotas by name, in place of their defaults: a number, or `"none"` to lift one; `lifted = true` lifts those
+    that are not named. `api` is a table by operation."""
+    faults: list[dict[str, Any]] = []
+    """Faults on purpose, from the start: `kind` and, as far as wanted, `name`, `share`, `count`, `account`, `region`,
+    `certificate_id`, `client_id`, `operation`, `after`, `duration`, `seconds`, `seed`."""
 
 
 class FleetFile(_Model):

@@ -13,6 +13,7 @@ import trio
 from botocore.exceptions import ClientError
 
 from devicesim.emulator.packets import ConnAck, Publish, SubAck, Subscribe, Subscription
+from devicesim.emulator.quotas import Quotas
 from devicesim.emulator.service import AccountConfig, EmulatorConfig, Ready, serve
 from devicesim.emulator.settings import Settings
 from devicesim.pki.authority import Authority, new_shared_authority
@@ -26,7 +27,7 @@ ACCOUNTS = (
     AccountConfig(name="prod", account_id="222222222222", region="us-east-1"),
     AccountConfig(name="eu", account_id="333333333333", region="eu-west-1"),
 )
-CONFIG = EmulatorConfig(accounts=ACCOUNTS, settings=Settings(jitp_delay=(0.05, 0.1)), seed=7)
+CONFIG = EmulatorConfig(accounts=ACCOUNTS, settings=Settings(jitp_delay=(0.05, 0.1), quotas=Quotas.lifted()), seed=7)
 
 
 def shared_ca() -> Authority:
@@ -148,7 +149,7 @@ async def test_the_ready_line_and_what_it_names() -> None:
         async with trio.open_nursery() as nursery:
             ready: Ready = await nursery.start(lambda *, task_status: serve(CONFIG, task_status=task_status))
             line = ready.to_json()
-            assert list(line) == ["ready", "api", "admin", "mqtt", "ca_file", "accounts"]
+            assert list(line) == ["ready", "api", "admin", "mqtt", "mqtt_alpn", "ca_file", "accounts"]
             assert line["ready"] is True
             assert line["mqtt"] == {"host": "127.0.0.1", "port": ready.mqtt_port}
             accounts = line["accounts"]
@@ -156,6 +157,9 @@ async def test_the_ready_line_and_what_it_names() -> None:
             assert [each["name"] for each in accounts] == ["dev", "prod", "eu"]
             assert accounts[0]["mqtt"] == accounts[1]["mqtt"] == line["mqtt"]
             assert accounts[2]["mqtt"] != line["mqtt"]
+            assert line["mqtt_alpn"] == {"host": "127.0.0.1", "port": ready.mqtt_alpn_port}
+            assert accounts[0]["mqtt_alpn"] == accounts[1]["mqtt_alpn"] == line["mqtt_alpn"]
+            assert len({each[door]["port"] for each in accounts for door in ("mqtt", "mqtt_alpn")}) == 4
             assert accounts[2]["endpoint"].endswith(".iot.eu-west-1.localhost")
             assert json.loads(json.dumps(line)) == line
 

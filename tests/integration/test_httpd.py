@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -191,3 +191,93 @@ async def test_control_plane_is_served(caplog: pytest.LogCaptureFixture) -> None
     assert b"x-amzn-errortype: MissingAuthenticationTokenException" in answers[1]
     assert b"server: " not in answers[0]
     assert caplog.records == []
+
+
+class TestClientsThatMisbehave:
+    """Each costs its own connection: hypercorn's accept loop let some of them end every other, and the emulator."""
+
+    async def test_a_body_that_breaks_off_while_it_is_answered_disturbs_nobody(self) -> None:
+        async def large(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] == "GET":
+                await hello(scope, receive, send)
+                return
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(64):
+                await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+        with trio.fail_after(10):
+            async with serving(large) as port:
+                for length in (b"99999999999999999999", b"10"):
+                    for pause in (0.0, 0.001, 0.01):
+                        stream = await trio.open_tcp_stream("127.0.0.1", port)
+                        await stream.send_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: " + length + b"\r\n\r\n")
+                        await trio.sleep(pause)
+                        await stream.send_eof()
+                        await trio.sleep(0.01)
+                        await stream.aclose()
+                stream = await trio.open_tcp_stream("127.0.0.1", port)
+                async with stream:
+                    assert (await ask(stream)).startswith(b"HTTP/1.1 200")
+
+    async def test_an_answer_that_nobody_reads_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(httpd, "SEND_TIMEOUT", 0.2)
+        given_up = trio.Event()
+
+        async def endless(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            try:
+                for _ in range(1000):
+                    await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": True})
+            finally:
+                given_up.set()
+
+        before = open_files()
+        with trio.fail_after(10):
+            async with serving(endless) as port:
+                stream = await trio.open_tcp_stream("127.0.0.1", port)
+                await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                await given_up.wait()
+                await stream.aclose()
+            assert open_files() == before
+
+    async def test_nor_does_it_hold_up_the_stop(self) -> None:
+        async def endless(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": True})
+
+        with trio.fail_after(httpd.GRACE + 3):
+            async with serving(endless) as port:
+                stream = await trio.open_tcp_stream("127.0.0.1", port)
+                await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                await trio.sleep(0.2)
+        await stream.aclose()
+
+    @pytest.mark.parametrize(
+        "request_bytes",
+        [
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n%s"
+            % b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nnoise\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n\x00\xff noise",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00noise, and more of it",
+        ],
+        ids=["websocket", "http/1.1", "http/2"],
+    )
+    async def test_noise_after_a_good_beginning_is_no_error_of_ours(
+        self, request_bytes: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        before = open_files()
+        async with serving() as port:
+            for _ in range(5):
+                stream = await trio.open_tcp_stream("127.0.0.1", port)
+                async with stream:
+                    await stream.send_all(request_bytes)
+                    await stream.send_eof()
+                    with suppress(trio.BrokenResourceError):
+                        await read_to_end(stream)
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            async with stream:
+                assert (await ask(stream)).startswith(b"HTTP/1.1 200")
+        assert open_files() == before
+        assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []

@@ -57,6 +57,8 @@ def rows(record: Path, query: str) -> list[Sequence[Any]]:
         ("no-sni.toml", 0),
         ("wrong-expectation.toml", 99),
         ("dev-staging-prod.toml", 0),
+        ("quotas.toml", 0),
+        ("faults.toml", 0),
     ],
 )
 def test_a_shipped_fleet_ends_as_it_says(fleet: str, code: int, tmp_path: Path) -> None:

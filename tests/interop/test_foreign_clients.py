@@ -4,171 +4,18 @@ Each test is skipped, with its reason, only where the program is not installed (
 mosquitto-clients openssl``).
 """
 
-import shutil
 import subprocess
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
-from devicesim.emulator.admission import Door
-from devicesim.emulator.clock import Clock
-from devicesim.emulator.core import Core
-from devicesim.emulator.dataplane import DataPlane
-from devicesim.emulator.gateway import Gateway, bind
-from devicesim.emulator.history import History
-from devicesim.emulator.registry import Partition, Registry
-from devicesim.emulator.servertls import ServerContexts
-from devicesim.emulator.settings import Settings
-from devicesim.emulator.state.records import CertificateMode, CertificateStatus
-from devicesim.pki.authority import Authority, new_shared_authority
-from devicesim.pki.identity import Identity, certificate_pem, private_key_pem
-from devicesim.pki.profile import KeyType, Profile
-from tests.emulator_support import ALLOW_ALL, REGION, A, B
+from devicesim.pki.identity import certificate_pem
+from tests.emulator_support import A, B
+from tests.foreign_support import Emulator, Files, mosquitto, needs, open_emulator, run, words
 from tests.gateway_support import until
-
-SECONDS = 20
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"the program {program} is not installed")
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass
-class Emulator:
-    """A gateway on the real clock, with the root's certificate on disk for foreign programs."""
-
-    registry: Registry
-    plane: DataPlane
-    history: History
-    port: int
-    ca_file: Path
-    directory: Path
-    ca: Authority
-    proxy: int
-    """Port of a SOCKS5 proxy that takes every name for this gateway's: ``*.localhost`` does not resolve everywhere."""
-
-    def account(self, account_id: str = A) -> Partition:
-        return self.registry.partition(account_id, REGION)
-
-    def register_ca(self, account: Partition, mode: str = "SNI_ONLY") -> None:
-        verification = None
-        if mode == "DEFAULT":
-            code = self.registry.cas.registration_code(account)
-            start = now() - timedelta(minutes=1)
-            proof = self.ca.verification_certificate(code, not_before=start, not_after=now() + timedelta(hours=1))
-            verification = certificate_pem(proof.certificate)
-        self.registry.cas.register(
-            account,
-            certificate_pem(self.ca.certificate),
-            verification_pem=verification,
-            mode=CertificateMode(mode),
-            active=True,
-            auto_registration=True,
-        )
-
-    def activate(self, account: Partition, identity: Identity) -> None:
-        if identity.certificate_id in account.certificates:
-            self.registry.certificates.update(account, identity.certificate_id, CertificateStatus.ACTIVE)
-        else:
-            pem = certificate_pem(identity.certificate)
-            self.registry.certificates.register(account, pem, status=CertificateStatus.ACTIVE)
-        if "all" not in account.policies:
-            self.registry.policies.create(account, "all", ALLOW_ALL)
-        self.registry.policies.attach(account, "all", account.certificate_arn(identity.certificate_id))
-
-    def device(self, index: int) -> tuple[Identity, tuple[Path, Path]]:
-        """An identity, and the files of its certificate and key."""
-        identity = self.ca.mint(index, secret=b"s" * 32, profile=Profile(names={"fleet": "robot"}))
-        certificate, key = self.directory / f"{index}.crt", self.directory / f"{index}.key"
-        certificate.write_text(certificate_pem(identity.certificate))
-        key.write_text(private_key_pem(identity.key))
-        return identity, (certificate, key)
-
-
-async def relay(port: int, client: trio.SocketStream) -> None:
-    """SOCKS5 (RFC 1928) without authentication: CONNECT by name, whatever the name, to 127.0.0.1:port."""
-    greeting = await client.receive_some(300)
-    assert greeting[:1] == b"\x05"
-    await client.send_all(b"\x05\x00")
-    request = await client.receive_some(300)
-    assert request[:4] == b"\x05\x01\x00\x03"
-    server = await trio.open_tcp_stream("127.0.0.1", port)
-    await client.send_all(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
-    async with client, server, trio.open_nursery() as nursery:
-        nursery.start_soon(pipe, client, server, nursery.cancel_scope)
-        nursery.start_soon(pipe, server, client, nursery.cancel_scope)
-
-
-async def pipe(source: trio.SocketStream, target: trio.SocketStream, both: trio.CancelScope) -> None:
-    try:
-        while data := await source.receive_some():
-            await target.send_all(data)
-        await target.send_eof()
-    except trio.BrokenResourceError:
-        both.cancel()  # a reset (a killed client has bytes unread) ends the connection in both directions
-
-
-@asynccontextmanager
-async def open_emulator(directory: Path) -> AsyncIterator[Emulator]:
-    settings = Settings()
-    numbers = iter(range(1 << 30))
-    core = Core(
-        settings=settings,
-        clock=Clock(wall=lambda: now().timestamp(), monotonic=trio.current_time),
-        randbytes=lambda size: next(numbers).to_bytes(size, "big"),
-        uniform=lambda low, high: 0.05,
-        new_id=lambda: f"id-{next(numbers)}",
-    )
-    registry, plane, history = core.registry, core.plane, core.history
-    root = new_shared_authority("emulator root", KeyType.EC_P256, now=now(), validity=timedelta(days=400))
-    ca_file = directory / "root.pem"
-    ca_file.write_text(certificate_pem(root.certificate))
-    contexts = ServerContexts(root, settings=settings, now=now().timestamp())
-    listener = bind(Door(region=REGION, elsewhere=frozenset()), "127.0.0.1", 0)
-    gateway = Gateway(plane, contexts, (listener,))
-    ca = new_shared_authority("Shared CA", KeyType.EC_P256, now=now(), validity=timedelta(days=9))
-    with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(gateway.run)
-            proxies = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            nursery.start_soon(trio.serve_listeners, partial(relay, listener.port), proxies)
-            proxy = proxies[0].socket.getsockname()[1]
-            yield Emulator(registry, plane, history, listener.port, ca_file, directory, ca, proxy)
-            nursery.cancel_scope.cancel()
-
-
-def words(command: Sequence[str | Path]) -> list[str]:
-    return [str(part) for part in command]
-
-
-async def run(*command: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """A program to its end, whatever its exit code."""
-    return await trio.run_process(words(command), stdin=stdin, capture_stdout=True, capture_stderr=True, check=False)
-
-
-Files = tuple[Path, Path]
-"""A device's certificate and key."""
-
-
-def mosquitto(emulator: Emulator, program: str, files: Files, host: str, *more: str) -> list[str | Path]:
-    """mosquitto's SNI is the host that it dials; ``host`` is a name here, and dialled through the proxy."""
-    certificate, key = files
-    return [
-        program,
-        *("-h", host, "-p", str(emulator.port), "--proxy", f"socks5h://127.0.0.1:{emulator.proxy}"),
-        *("--cafile", emulator.ca_file, "--cert", certificate, "--key", key),
-        *more,
-    ]
 
 
 @needs("mosquitto_pub")
@@ -255,6 +102,73 @@ class TestMosquitto:
                 await until(lambda: emulator.plane.load(account).subscriptions == 2)
                 process.kill()
             assert results[0].stdout == b"gone\n"
+
+    async def test_request_and_response_by_mosquitto_rr(self, tmp_path: Path) -> None:
+        """MQTT 5's response topic and correlation data (4.10), between two foreign programs."""
+        async with open_emulator(tmp_path) as emulator:
+            account = emulator.account()
+            emulator.register_ca(account)
+            devices = [emulator.device(index) for index in (1, 2)]
+            for identity, _ in devices:
+                emulator.activate(account, identity)
+            (_, server), (_, client) = devices
+            serve = mosquitto(emulator, "mosquitto_sub", server, account.endpoint, "-V", "mqttv5", "-i", "server")
+            serve += ["-t", "ask", "-C", "1", "-F", "%t %R %D %p"]
+            ask = mosquitto(emulator, "mosquitto_rr", client, account.endpoint, "-V", "mqttv5", "-i", "client")
+            ask += ["-t", "ask", "-e", "answer/client", "-m", "how much?", "-q", "1", "-W", "10"]
+            results: dict[str, subprocess.CompletedProcess[bytes]] = {}
+
+            async def start(name: str, command: list[str | Path]) -> None:
+                results[name] = await run(*command)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(start, "server", serve)
+                await until(lambda: emulator.plane.load(account).subscriptions == 1)
+                nursery.start_soon(start, "client", ask)
+                await until(lambda: "server" in results)
+                reply = mosquitto(emulator, "mosquitto_pub", server, account.endpoint, "-V", "mqttv5", "-i", "server")
+                reply += ["-t", "answer/client", "-m", "42"]
+                done = await run(*reply)
+                assert (done.returncode, done.stderr) == (0, b"")
+            topic, response, *_ = results["server"].stdout.decode().split()
+
+            assert (topic, response) == ("ask", "answer/client")
+            assert results["server"].stdout.endswith(b"how much?\n")
+            assert results["client"].returncode == 0, results["client"].stderr
+            assert results["client"].stdout == b"42\n"
+
+    @pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
+    async def test_shared_subscribers_divide_the_messages(self, tmp_path: Path, version: str) -> None:
+        async with open_emulator(tmp_path) as emulator:
+            account = emulator.account()
+            emulator.register_ca(account)
+            devices = [emulator.device(index) for index in (1, 2, 3)]
+            for identity, _ in devices:
+                emulator.activate(account, identity)
+            (_, one), (_, two), (_, pub) = devices
+            where = (account.endpoint, "-V", version, "-q", "1")
+            seen: list[bytes] = []
+
+            async def listen(files: Files, name: str) -> None:
+                command = mosquitto(
+                    emulator, "mosquitto_sub", files, *where, "-i", name, "-t", "$share/g/t", "-t", f"stop/{name}"
+                )
+                ended = await run(*command, "-C", "16", "-W", "10")
+                seen.extend(ended.stdout.splitlines())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listen, one, "one")
+                nursery.start_soon(listen, two, "two")
+                await until(lambda: emulator.plane.load(account).subscriptions == 4)
+                lines = b"".join(b"%d\n" % number for number in range(15))
+                publish = mosquitto(emulator, "mosquitto_pub", pub, *where, "-i", "p", "-t", "t", "-l")
+                done = await run(*publish, stdin=lines)
+                assert (done.returncode, done.stderr) == (0, b"")
+                for name in ("one", "two"):  # what is missing to 16
+                    publish = mosquitto(emulator, "mosquitto_pub", pub, *where, "-i", "p", "-t", f"stop/{name}", "-l")
+                    await run(*publish, stdin=b"stop\n" * 16)
+
+            assert sorted(each for each in seen if each != b"stop") == sorted(b"%d" % number for number in range(15))
 
     async def test_dialling_an_address_sends_it_as_name_and_counts_as_none(self, tmp_path: Path) -> None:
         """RFC 6066 forbids it, mosquitto does it all the same; §4.1 takes it for none."""

@@ -28,12 +28,12 @@ from tests.emulator_support import V5, V311, A, B, Client, World, will
 
 PLACES = [(A, "us-east-1"), (B, "us-east-1"), (A, "eu-west-1")]
 TOPICS = ["t", "t/u", "v"]
-FILTERS = [*TOPICS, "#", "+", "t/#", "+/u"]
+FILTERS = [*TOPICS, "#", "+", "t/#", "+/u", "$share/g/t", "$share/g/#", "$share/h/+"]
 QOS = st.integers(0, 1)
 
 
 def new_world() -> World:
-    world = World(Settings(max_inflight=2, max_stored_messages=3, max_outbound_bytes=2000))
+    world = World(Settings(max_inflight=2, max_stored_messages=3, max_shared_queue=3, max_outbound_bytes=2000))
     for account_id, region in PLACES:
         world.ready_account(0, 1, account_id=account_id, region=region)
     return world
@@ -61,7 +61,9 @@ def connect(world: World, place: int, index: int, client_id: str, version: Proto
     account_id, region = PLACES[place]
     client = world.client(index, world.account(account_id, region).endpoint, version=version, region=region)
     actor = Actor(place, client)
-    properties = Properties(session_expiry_interval=60) if version is V5 and not clean else Properties()
+    properties = Properties()
+    if version is V5:
+        properties = Properties(session_expiry_interval=None if clean else 60, topic_alias_maximum=2 if index else None)
     client.send(
         Connect(
             client_id=client_id,

@@ -1,4 +1,4 @@
-"""What belongs to the account as a whole: endpoints, event configurations, tags; and who the caller is (STS)."""
+"""What belongs to the account as a whole: endpoints, event configurations, tags."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ def describe_endpoint(call: Call) -> Mapping[str, Any]:
     }
     if call.registry.environment.settings.plain_data_endpoint:
         addresses["iot:Data"] = partition.plain_endpoint
-        addresses["iot:Jobs"] = partition.plain_endpoint.replace(".iot.", ".jobs.iot.", 1)
+        addresses["iot:Jobs"] = partition.jobs_endpoint
     wanted = call.get("endpointType") or "iot:Data"
     if wanted not in addresses:
         raise invalid_request(
@@ -27,7 +27,8 @@ def describe_endpoint(call: Call) -> Mapping[str, Any]:
 
 
 def describe_event_configurations(call: Call) -> Mapping[str, Any]:
-    """Kept and answered, without effect: auto-registration is told whatever stands here (§2, M)."""
+    """Those of the registry are followed (:mod:`~devicesim.emulator.registryevents`), the others kept and answered;
+    auto-registration is told whatever stands here (§2, M)."""
     partition = call.partition
     return {
         "eventConfigurations": {
@@ -64,13 +65,7 @@ def list_tags_for_resource(call: Call) -> Mapping[str, Any]:
     return {"tags": [{"Key": key, "Value": value} for key, value in page], "nextToken": token}
 
 
-def get_caller_identity(call: Call) -> Mapping[str, Any]:
-    """There are no users: whoever calls is the account's root."""
-    account_id = call.caller.account_id
-    return {"UserId": account_id, "Account": account_id, "Arn": f"arn:aws:iam::{account_id}:root"}
-
-
-IOT_HANDLERS: Mapping[str, Handler] = {
+HANDLERS: Mapping[str, Handler] = {
     "DescribeEndpoint": describe_endpoint,
     "DescribeEventConfigurations": describe_event_configurations,
     "UpdateEventConfigurations": update_event_configurations,
@@ -78,4 +73,3 @@ IOT_HANDLERS: Mapping[str, Handler] = {
     "UntagResource": untag_resource,
     "ListTagsForResource": list_tags_for_resource,
 }
-STS_HANDLERS: Mapping[str, Handler] = {"GetCallerIdentity": get_caller_identity}

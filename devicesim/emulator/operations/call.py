@@ -16,8 +16,6 @@ from devicesim.emulator.state.partition import Partition
 Item = TypeVar("Item")
 Key = TypeVar("Key", int, str)
 
-DEFAULT_PAGE_SIZE: Final = 25
-"""Of CAs and certificates (aws-iot-behaviour.md §1.3, D); of everything else assumed the same (I)."""
 _PAGING: Final = frozenset({"marker", "pageSize", "nextToken", "maxResults"})
 
 
@@ -59,9 +57,12 @@ def marker_page(
     return _page(call, items, key, token=call.get("marker"), size=call.get("pageSize"), ascending=ascending)
 
 
-def token_page(call: Call, items: Sequence[Item], key: Callable[[Item], Key]) -> tuple[Sequence[Item], str | None]:
-    """The same, where the operation pages by ``nextToken`` and ``maxResults``."""
-    return _page(call, items, key, token=call.get("nextToken"), size=call.get("maxResults"), ascending=True)
+def token_page(
+    call: Call, items: Sequence[Item], key: Callable[[Item], Key], *, default: int | None = None
+) -> tuple[Sequence[Item], str | None]:
+    """The same, where the operation pages by ``nextToken`` and ``maxResults`` (or, in one of them, ``pageSize``)."""
+    size = call.get("maxResults") or call.get("pageSize") or default
+    return _page(call, items, key, token=call.get("nextToken"), size=size, ascending=True)
 
 
 def _page(
@@ -73,7 +74,7 @@ def _page(
     size: int | None,
     ascending: bool,
 ) -> tuple[Sequence[Item], str | None]:
-    size = size or DEFAULT_PAGE_SIZE
+    size = size or call.registry.environment.settings.default_page_size
     listing = _listing(call)
     if ascending:
         start = bisect_right(items, _after(token, listing), key=key) if token else 0

@@ -7,6 +7,18 @@ from devicesim.emulator.operations.call import Call, Handler, marker_page
 from devicesim.emulator.state.records import CertificateStatus, DeviceCertificate
 
 
+def create_keys_and_certificate(call: Call) -> Mapping[str, Any]:
+    certificate, keys = call.registry.certificates.create_keys(call.partition, active=bool(call.get("setAsActive")))
+    return {**_created(certificate), "keyPair": {"PublicKey": keys.public, "PrivateKey": keys.private}}
+
+
+def create_certificate_from_csr(call: Call) -> Mapping[str, Any]:
+    certificate = call.registry.certificates.create_from_csr(
+        call.partition, call["certificateSigningRequest"], active=bool(call.get("setAsActive"))
+    )
+    return _created(certificate)
+
+
 def register_certificate(call: Call) -> Mapping[str, Any]:
     certificate = call.registry.certificates.register(
         call.partition,
@@ -33,10 +45,12 @@ def describe_certificate(call: Call) -> Mapping[str, Any]:
             "caCertificateId": certificate.ca_certificate_id,
             "status": certificate.status,
             "certificatePem": certificate.pem,
-            "ownedBy": call.partition.account_id,
+            "ownedBy": _owner(call.partition.account_id, certificate),
+            "previousOwnedBy": certificate.previous_owner,
             "creationDate": certificate.creation_date,
             "lastModifiedDate": certificate.last_modified_date,
             "customerVersion": certificate.customer_version,
+            "transferData": _transfer_data(certificate),
             "generationId": certificate.generation_id,
             "validity": {"notBefore": certificate.not_before, "notAfter": certificate.not_after},
             "certificateMode": certificate.mode,
@@ -45,7 +59,9 @@ def describe_certificate(call: Call) -> Mapping[str, Any]:
 
 
 def list_certificates(call: Call) -> Mapping[str, Any]:
-    return _listed(call, list(call.partition.certificates.values()))
+    """Without temporary claims, which are in no list (aws-samples, fleet provisioning workshop, S)."""
+    claims = call.partition.claims
+    return _listed(call, [each for each in call.partition.certificates.values() if each.certificate_id not in claims])
 
 
 def list_certificates_by_ca(call: Call) -> Mapping[str, Any]:
@@ -63,6 +79,35 @@ def update_certificate(call: Call) -> Mapping[str, Any]:
 def delete_certificate(call: Call) -> Mapping[str, Any]:
     call.registry.certificates.delete(call.partition, call["certificateId"], force=bool(call.get("forceDelete")))
     return {}
+
+
+def _created(certificate: DeviceCertificate) -> Mapping[str, Any]:
+    return {
+        "certificateArn": certificate.arn,
+        "certificateId": certificate.certificate_id,
+        "certificatePem": certificate.pem,
+    }
+
+
+def _owner(account_id: str, certificate: DeviceCertificate) -> str:
+    """Until a transfer is accepted, the source's account."""
+    if certificate.status is CertificateStatus.PENDING_TRANSFER and certificate.transfer is not None:
+        return certificate.transfer.source
+    return account_id
+
+
+def _transfer_data(certificate: DeviceCertificate) -> Mapping[str, Any]:
+    """An empty object where there was no transfer (CLI reference, describe-certificate, D)."""
+    transfer = certificate.transfer
+    if transfer is None:
+        return {}
+    return {
+        "transferMessage": transfer.message,
+        "rejectReason": transfer.reject_reason,
+        "transferDate": transfer.transfer_date,
+        "acceptDate": transfer.accept_date,
+        "rejectDate": transfer.reject_date,
+    }
 
 
 def _status(call: Call, *, set_as_active: bool) -> CertificateStatus:
@@ -95,6 +140,8 @@ def _listed(call: Call, certificates: Sequence[DeviceCertificate]) -> Mapping[st
 
 
 HANDLERS: Mapping[str, Handler] = {
+    "CreateKeysAndCertificate": create_keys_and_certificate,
+    "CreateCertificateFromCsr": create_certificate_from_csr,
     "RegisterCertificate": register_certificate,
     "RegisterCertificateWithoutCA": register_certificate_without_ca,
     "DescribeCertificate": describe_certificate,

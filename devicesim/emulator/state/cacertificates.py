@@ -40,6 +40,16 @@ class CACertificates:
         self._default_holders: dict[tuple[str, str], Partition] = {}
         """By Region and certificate id: at most one account of a Region holds a CA in DEFAULT mode (§1.1)."""
 
+    def adopt(self, partition: Partition) -> None:
+        """Take in an account with the CAs that it holds already."""
+        for ca in partition.cas.values():
+            if ca.mode is CertificateMode.DEFAULT:
+                self._default_holders[partition.region, ca.certificate_id] = partition
+
+    def clear(self) -> None:
+        """Every account is forgotten."""
+        self._default_holders.clear()
+
     def default_holder(self, region: str, ca_certificate_id: str) -> Partition | None:
         """The one account of the Region that holds the CA in DEFAULT mode."""
         return self._default_holders.get((region, ca_certificate_id))
@@ -75,13 +85,13 @@ class CACertificates:
     ) -> CACertificate:
         """Register a CA (RegisterCACertificate). Everything is checked before anything is stored."""
         if mode is CertificateMode.SNI_ONLY and verification_pem:
-            raise invalid_request("The verification certificate must be empty when the certificate mode is SNI_ONLY")
+            raise self._contradiction("must be empty when the certificate mode is SNI_ONLY")
         if mode is CertificateMode.DEFAULT and not verification_pem:
-            raise invalid_request("The verification certificate must not be empty when the certificate mode is DEFAULT")
+            raise self._contradiction("must not be empty when the certificate mode is DEFAULT")
         now = self._environment.now()
         certificate = x509rules.parse(ca_pem, "CA certificate")
         x509rules.check_is_ca(certificate)
-        x509rules.check_algorithms(certificate, "CA certificate")
+        x509rules.check_algorithms(certificate, "CA certificate", curves=self._environment.settings.accepted_curves)
         x509rules.check_validity(certificate, now, "CA certificate")
         if verification_pem:
             self._check_verification(partition, certificate, verification_pem, now)
@@ -130,10 +140,10 @@ class CACertificates:
     ) -> CACertificate:
         """Change a CA (UpdateCACertificate). The mode can not be changed: delete and register again (§1.1)."""
         ca = self.get(partition, ca_certificate_id)
-        if remove_auto_registration and (
+        contradictory = remove_auto_registration and (
             auto_registration is AutoRegistrationStatus.ENABLE or registration_config is not None
-        ):
-            # I: AWS's answer to the contradiction is not known; §1.3 changes JITP to JITR in two calls
+        )
+        if contradictory and self._environment.settings.remove_and_set_auto_registration == "refuse":
             raise invalid_request("Auto registration can not be removed and set in the same request")
         if registration_config is not None:
             self.check_registration_config(partition, registration_config)
@@ -175,11 +185,12 @@ class CACertificates:
     ) -> CACertificate | None:
         """The CA of the account that directly signed ``leaf``.
 
-        Of several, one that the device sent in its chain (§3, S), else one that registers devices, else the oldest (I).
+        Of several, one that the device sent in its chain (§3, S), else as ``ControlSettings.ambiguous_issuer`` says.
         """
         issuers = self.issuers_of(partition, leaf)
         sent = {certificate_id(certificate) for certificate in presented} if len(issuers) > 1 else set()
-        issuers.sort(key=lambda ca: (ca.certificate_id not in sent, not ca.registers_devices))
+        by_status = self._environment.settings.ambiguous_issuer == "registering"
+        issuers.sort(key=lambda ca: (ca.certificate_id not in sent, by_status and not ca.registers_devices))
         return issuers[0] if issuers else None
 
     def template_of(self, partition: Partition, ca: CACertificate) -> EffectiveTemplate | None:
@@ -191,7 +202,9 @@ class CACertificates:
             if config.template_body is None or config.role_arn is None:
                 return None
             return EffectiveTemplate(body=config.template_body, role_arn=config.role_arn, name=None, enabled=True)
-        template = partition.templates[config.template_name]  # can not be deleted while a CA names it
+        template = partition.templates.get(config.template_name)
+        if template is None:  # deleted although a CA names it, as the settings can have it
+            return EffectiveTemplate(body="{}", role_arn="", name=config.template_name, enabled=False)
         return EffectiveTemplate(
             body=template.body, role_arn=template.role_arn, name=template.name, enabled=template.enabled
         )
@@ -203,7 +216,10 @@ class CACertificates:
                 raise invalid_request("Specify either templateName or templateBody with roleArn, not both")
             template = partition.templates.get(config.template_name)
             if template is None:
-                raise resource_not_found(f"The provisioning template {config.template_name} does not exist")
+                raise APIError(
+                    self._environment.settings.unknown_template_error,
+                    f"The provisioning template {config.template_name} does not exist",
+                )
             if template.type is not TemplateType.JITP:
                 raise invalid_request(
                     f"The provisioning template {config.template_name} is of type {template.type}, JITP is required"
@@ -217,7 +233,9 @@ class CACertificates:
         self, partition: Partition, ca: x509.Certificate, verification_pem: str, now: float
     ) -> None:
         verification = x509rules.parse(verification_pem, "Verification certificate")
-        x509rules.check_algorithms(verification, "Verification certificate")
+        x509rules.check_algorithms(
+            verification, "Verification certificate", curves=self._environment.settings.accepted_curves
+        )
         x509rules.check_validity(verification, now, "Verification certificate")
         if not x509rules.issued_by(verification, ca):
             raise certificate_validation(
@@ -228,6 +246,10 @@ class CACertificates:
             raise registration_code_validation(
                 "The common name of the verification certificate is not the registration code of this account"
             )
+
+    def _contradiction(self, what: str) -> APIError:
+        code = self._environment.settings.verification_contradiction_error
+        return APIError(code, f"The verification certificate {what}")
 
     def _check_unclaimed(self, partition: Partition, ca_id: str, mode: CertificateMode) -> None:
         mine = partition.cas.get(ca_id)

@@ -10,16 +10,28 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TypeVar
 
+from devicesim.emulator.state.keeping import DERIVED, inverse_of
 from devicesim.emulator.state.records import (
+    BillingGroup,
     CACertificate,
+    DeletedShadow,
     DeviceCertificate,
+    DomainConfiguration,
+    LoggingLevel,
+    LoggingOptions,
+    OwnershipToken,
     Policy,
+    ProvisioningClaim,
     ProvisioningTemplate,
+    RetainedMessage,
+    RoleAlias,
+    Shadow,
     Thing,
     ThingGroup,
     ThingPrincipalType,
     ThingType,
 )
+from devicesim.emulator.state.topicrulerecords import RuleDestination, TopicRule
 
 Key = TypeVar("Key", bytes, str)
 Value = TypeVar("Value")
@@ -76,31 +88,69 @@ class Partition:
     things: dict[str, Thing] = field(default_factory=dict)
     thing_types: dict[str, ThingType] = field(default_factory=dict)
     thing_groups: dict[str, ThingGroup] = field(default_factory=dict)
+    billing_groups: dict[str, BillingGroup] = field(default_factory=dict)
     templates: dict[str, ProvisioningTemplate] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     """By resource ARN."""
+    transferred_certificates: dict[str, str] = field(default_factory=dict)
+    """Certificates that another account has accepted: by id, that account's id."""
+    domain_configurations: dict[str, DomainConfiguration] = field(default_factory=dict)
+    """By name; of the default endpoints (``iot:Data-ATS``) only those that were changed."""
+    role_aliases: dict[str, RoleAlias] = field(default_factory=dict)
+    topic_rules: dict[str, TopicRule] = field(default_factory=dict)
+    rule_destinations: dict[str, RuleDestination] = field(default_factory=dict)
+    """By ARN."""
+    claims: dict[str, ProvisioningClaim] = field(default_factory=dict)
+    """Temporary claims, by the id of their certificate; the certificate is among ``certificates`` and not listed."""
+    logging_options: dict[str, LoggingOptions] = field(default_factory=dict)
+    """By ``v1`` and ``v2``."""
+    logging_levels: dict[str, LoggingLevel] = field(default_factory=dict)
+    """By target, as ``THING_GROUP/name``."""
     event_configurations: dict[str, bool] = field(default_factory=dict)
     """By event type, as UpdateEventConfigurations left it; absent means disabled."""
     event_configurations_created: float | None = None
     event_configurations_modified: float | None = None
 
-    cas_by_subject: dict[bytes, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    shadows: dict[str, Shadow] = field(default_factory=dict)
+    """By thing name, named ones by ``thing/name``; change through :meth:`put_shadow` and :meth:`remove_shadow`."""
+    deleted_shadows: dict[str, DeletedShadow] = field(default_factory=dict)
+    """As ``shadows``, in the order in which they were deleted."""
+    ownership_tokens: dict[str, OwnershipToken] = field(default_factory=dict)
+    """By token, in the order in which they expire."""
+
+    retained: dict[str, RetainedMessage] = field(default_factory=dict)
+    """MQTT messages by topic; change through :mod:`devicesim.emulator.retained`, which brokers do."""
+
+    named_shadows: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict), metadata=DERIVED)
+    """Names of shadows by thing name; classic ones are not among them."""
+    cas_by_subject: dict[bytes, dict[str, None]] = field(default_factory=lambda: defaultdict(dict), metadata=DERIVED)
     """Ids of CAs by the DER of their subject."""
-    certificates_by_ca: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    certificates_by_ca: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict), metadata=DERIVED)
     policies_of_target: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     """Names of policies by the target's ARN (certificate, thing group) or Cognito identity."""
-    targets_of_policy: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    targets_of_policy: dict[str, dict[str, None]] = field(
+        default_factory=lambda: defaultdict(dict), metadata=inverse_of("policies_of_target")
+    )
     things_of_principal: dict[str, dict[str, ThingPrincipalType]] = field(default_factory=lambda: defaultdict(dict))
     """Names of things by the principal's ARN."""
-    principals_of_thing: dict[str, dict[str, ThingPrincipalType]] = field(default_factory=lambda: defaultdict(dict))
+    principals_of_thing: dict[str, dict[str, ThingPrincipalType]] = field(
+        default_factory=lambda: defaultdict(dict), metadata=inverse_of("things_of_principal")
+    )
     groups_of_thing: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
-    things_of_group: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
-    things_of_type: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
-    endpoint: str = field(init=False)
+    things_of_group: dict[str, dict[str, None]] = field(
+        default_factory=lambda: defaultdict(dict), metadata=inverse_of("groups_of_thing")
+    )
+    things_of_type: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict), metadata=DERIVED)
+    things_of_billing_group: dict[str, dict[str, None]] = field(
+        default_factory=lambda: defaultdict(dict), metadata=DERIVED
+    )
+    endpoint: str = field(init=False, metadata=DERIVED)
     """Name of the data endpoint (iot:Data-ATS), which is the server name that selects this account."""
-    plain_endpoint: str = field(init=False)
+    plain_endpoint: str = field(init=False, metadata=DERIVED)
     """Name of the older data endpoint (iot:Data), answered and resolved only where the settings say so."""
-    credentials_endpoint: str = field(init=False)
+    jobs_endpoint: str = field(init=False, metadata=DERIVED)
+    """Name answered for iot:Jobs where the settings say so; nothing listens there."""
+    credentials_endpoint: str = field(init=False, metadata=DERIVED)
     """Name answered for iot:CredentialProvider; nothing listens there."""
     _sequence: int = field(default=0, init=False)
 
@@ -108,6 +158,7 @@ class Partition:
         prefix = endpoint_prefix(self.account_id)
         self.endpoint = f"{prefix}-ats.iot.{self.region}.{ENDPOINT_DOMAIN}"
         self.plain_endpoint = f"{prefix}.iot.{self.region}.{ENDPOINT_DOMAIN}"
+        self.jobs_endpoint = f"{prefix}.jobs.iot.{self.region}.{ENDPOINT_DOMAIN}"
         self.credentials_endpoint = f"{prefix}.credentials.iot.{self.region}.{ENDPOINT_DOMAIN}"
 
     def arn(self, kind: str, name: str) -> str:
@@ -119,6 +170,19 @@ class Partition:
     def next_sequence(self) -> int:
         self._sequence += 1
         return self._sequence
+
+    def rebuild_indexes(self) -> None:
+        """Make again what is not kept (metadata ``DERIVED``) from what is, after the rest was read from disk."""
+        for ca in self.cas.values():
+            self.cas_by_subject[ca.certificate.subject.public_bytes()][ca.certificate_id] = None
+        for certificate in self.certificates.values():
+            if certificate.ca_certificate_id is not None:
+                self.certificates_by_ca[certificate.ca_certificate_id][certificate.certificate_id] = None
+        for thing in self.things.values():
+            self._index_thing(thing)
+        for shadow in self.shadows.values():
+            if shadow.name is not None:
+                self.named_shadows[shadow.thing_name][shadow.name] = None
 
     def put_ca(self, ca: CACertificate) -> None:
         self.cas[ca.certificate_id] = ca
@@ -164,18 +228,43 @@ class Partition:
         drop(self.things_of_group, group_name, thing_name)
 
     def put_thing(self, thing: Thing) -> None:
-        """Add or replace, following a change of thing type."""
+        """Add or replace, following a change of thing type or billing group."""
         previous = self.things.get(thing.name)
-        if previous is not None and previous.thing_type_name is not None:
-            drop(self.things_of_type, previous.thing_type_name, thing.name)
+        if previous is not None:
+            self._unindex_thing(previous)
         self.things[thing.name] = thing
-        if thing.thing_type_name is not None:
-            self.things_of_type[thing.thing_type_name][thing.name] = None
+        self._index_thing(thing)
 
     def remove_thing(self, thing: Thing) -> None:
         del self.things[thing.name]
+        self._unindex_thing(thing)
+
+    def _index_thing(self, thing: Thing) -> None:
+        if thing.thing_type_name is not None:
+            self.things_of_type[thing.thing_type_name][thing.name] = None
+        if thing.billing_group_name is not None:
+            self.things_of_billing_group[thing.billing_group_name][thing.name] = None
+
+    def _unindex_thing(self, thing: Thing) -> None:
         if thing.thing_type_name is not None:
             drop(self.things_of_type, thing.thing_type_name, thing.name)
+        if thing.billing_group_name is not None:
+            drop(self.things_of_billing_group, thing.billing_group_name, thing.name)
+
+    def put_shadow(self, shadow: Shadow) -> None:
+        """Add or replace."""
+        if shadow.name is None:
+            self.shadows[shadow.thing_name] = shadow
+            return
+        self.shadows[f"{shadow.thing_name}/{shadow.name}"] = shadow
+        self.named_shadows[shadow.thing_name][shadow.name] = None
+
+    def remove_shadow(self, shadow: Shadow) -> None:
+        if shadow.name is None:
+            del self.shadows[shadow.thing_name]
+            return
+        del self.shadows[f"{shadow.thing_name}/{shadow.name}"]
+        drop(self.named_shadows, shadow.thing_name, shadow.name)
 
     def things_of_certificate(self, certificate_id: str) -> Mapping[str, ThingPrincipalType]:
         """Names of the things that the certificate is attached to."""

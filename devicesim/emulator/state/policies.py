@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from devicesim.emulator import policy
 from devicesim.emulator.apierrors import (
@@ -14,9 +15,10 @@ from devicesim.emulator.apierrors import (
     resource_not_found,
     versions_limit_exceeded,
 )
+from devicesim.emulator.state import claims
 from devicesim.emulator.state.environment import Environment
 from devicesim.emulator.state.partition import Partition
-from devicesim.emulator.state.records import CertificateChangeKind, Policy, PolicyVersion
+from devicesim.emulator.state.records import Policy, PolicyVersion, ThingPrincipalType
 from devicesim.emulator.state.tags import Tags
 
 COGNITO_IDENTITY = re.compile(r"[a-z]{2}(-[a-z]+)+-\d:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -82,6 +84,8 @@ class Policies:
             next_version_id=version.version_id + 1,
             last_modified_date=now,
         )
+        if set_as_default:
+            self._default_changed(partition, name)
         return version
 
     def set_default_version(self, partition: Partition, name: str, version_id: int) -> None:
@@ -89,6 +93,7 @@ class Policies:
         partition.policies[name] = replace(
             partition.policies[name], default_version_id=version_id, last_modified_date=self._environment.now()
         )
+        self._default_changed(partition, name)
 
     def delete_version(self, partition: Partition, name: str, version_id: int) -> None:
         self.version(partition, name, version_id)
@@ -114,19 +119,23 @@ class Policies:
         attached = partition.policies_of_target.get(target, {})
         if name in attached:
             return
-        limit = self._environment.settings.max_policies_per_principal
+        settings = self._environment.settings
+        is_group = ":thinggroup/" in target
+        limit = settings.max_policies_per_thing_group if is_group else settings.max_policies_per_principal
         if len(attached) >= limit:
             raise limit_exceeded(f"The limit of {limit} policies attached to {target} is reached")
         partition.attach_policy(name, target)
-        self._environment.tell_of_principal(partition, target, CertificateChangeKind.POLICIES)
+        self._environment.tell_of_target(partition, target)
 
     def detach(self, partition: Partition, name: str, target: str) -> None:
-        """Detach; detaching what is not attached changes nothing (I: clean-up repeats it)."""
+        """Detach; what comes of detaching what is not attached is a setting."""
         self.get(partition, name)
         self.check_target(partition, target)
         if name in partition.policies_of_target.get(target, {}):
             partition.detach_policy(name, target)
-            self._environment.tell_of_principal(partition, target, CertificateChangeKind.POLICIES)
+            self._environment.tell_of_target(partition, target)
+        elif self._environment.settings.detach_policy_not_attached == "refuse":
+            raise resource_not_found(f"The policy {name} is not attached to {target}")
 
     def check_target(self, partition: Partition, target: str) -> None:
         """Refuse what no policy can be attached to."""
@@ -148,22 +157,55 @@ class Policies:
     ) -> Iterator[policy.Document]:
         """The documents that decide what a device with this certificate may do.
 
-        Those attached to the certificate and, where ``client_id`` names a thing attached to it, those of the thing's
-        groups and of the groups above (developer guide, "thing groups": a group's policies hold for its things, D).
+        Those attached to the certificate and those of the groups of the connection's thing, and of the groups above
+        (developer guide, "thing groups": a group's policies hold for its things, D); and what a temporary claim may do.
         """
         arn = partition.certificate_arn(certificate_id)
-        targets = [arn]
-        if client_id is not None and client_id in partition.things_of_principal.get(arn, {}):
-            for group_name in partition.groups_of_thing.get(client_id, ()):
-                targets += [partition.arn("thinggroup", name) for name in group_and_ancestors(partition, group_name)]
-        names = {name: None for target in targets for name in partition.policies_of_target.get(target, {})}
-        return (partition.policies[name].default.parsed for name in names)
+        documents = (each.default.parsed for each in self.effective(partition, arn, client_id=client_id))
+        implicit = claims.implicit_policy(partition, certificate_id)
+        return documents if implicit is None else chain((implicit,), documents)
+
+    def effective(self, partition: Partition, principal: str, *, client_id: str | None = None) -> list[Policy]:
+        """The policies behind :meth:`documents`, of any principal (an ARN or a Cognito identity)."""
+        names = dict(partition.policies_of_target.get(principal, {}))
+        thing_name = thing_of_connection(partition, principal, client_id)
+        found = [partition.policies[name] for name in names]
+        if thing_name is not None:
+            found += [each for each in self.of_things_groups(partition, thing_name) if each.name not in names]
+        return found
+
+    def of_things_groups(self, partition: Partition, thing_name: str) -> list[Policy]:
+        """The policies of a thing's groups, and of the groups above them."""
+        names: dict[str, None] = {}
+        for group_name in partition.groups_of_thing.get(thing_name, ()):
+            for name in group_and_ancestors(partition, group_name):
+                names |= partition.policies_of_target.get(partition.arn("thinggroup", name), {})
+        return [partition.policies[name] for name in names]
+
+    def _default_changed(self, partition: Partition, name: str) -> None:
+        """Whoever has the policy has other rights now."""
+        for target in tuple(partition.targets_of_policy.get(name, ())):
+            self._environment.tell_of_target(partition, target)
 
     def _checked(self, document: str) -> policy.Document:
         limit = self._environment.settings.max_policy_characters
         if len("".join(document.split())) > limit:
             raise malformed_policy(f"The policy document is longer than {limit} characters without white space")
         return policy.parse(document)
+
+
+def thing_of_connection(partition: Partition, principal: str, client_id: str | None) -> str | None:
+    """The name of the thing that a connection is associated with (developer guide, "associating a thing to an MQTT
+    client connection", D): the one that its principal is attached to exclusively, else the one that its client id names
+    and that the principal is attached to."""
+    things = partition.things_of_principal.get(principal)
+    if not things:
+        return None
+    if len(things) == 1:
+        name, kind = next(iter(things.items()))
+        if kind is ThingPrincipalType.EXCLUSIVE_THING:
+            return name
+    return client_id if client_id in things else None
 
 
 def group_and_ancestors(partition: Partition, group_name: str) -> list[str]:

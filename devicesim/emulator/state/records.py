@@ -10,6 +10,12 @@ from enum import StrEnum
 from cryptography import x509
 
 from devicesim.emulator.policy import Document
+from devicesim.emulator.policy import parse as parse_policy
+from devicesim.emulator.state.keeping import rebuilt
+
+
+def load_certificate(pem: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(pem.encode("ascii"))
 
 
 class CertificateMode(StrEnum):
@@ -71,7 +77,7 @@ class CACertificate:
     arn: str
     sequence: int
     """Order of creation within the account and Region."""
-    certificate: x509.Certificate
+    certificate: x509.Certificate = field(metadata=rebuilt("pem", load_certificate))
     pem: str
     mode: CertificateMode
     status: CACertificateStatus
@@ -88,6 +94,20 @@ class CACertificate:
     def registers_devices(self) -> bool:
         """Whether a first connection of a device under this CA registers it (§2: ACTIVE and ENABLE)."""
         return self.status is CACertificateStatus.ACTIVE and self.auto_registration is AutoRegistrationStatus.ENABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """How a certificate goes from one account to another, or went (DescribeCertificate's ``transferData``)."""
+
+    source: str
+    """Account ids."""
+    target: str
+    message: str | None
+    transfer_date: float
+    accept_date: float | None = None
+    reject_date: float | None = None
+    reject_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +130,11 @@ class DeviceCertificate:
     generation_id: str
     not_before: float
     not_after: float
+    previous_owner: str | None = None
+    """The account that it was transferred from."""
+    transfer: Transfer | None = None
+    """The latest transfer, as far as this account takes part in it. While the record is PENDING_TRANSFER, the source
+    still owns the certificate and the target has a record of the same status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +142,7 @@ class PolicyVersion:
     version_id: int
     document: str
     """As given, so that GetPolicy answers it unchanged."""
-    parsed: Document
+    parsed: Document = field(metadata=rebuilt("document", parse_policy))
     """The same, parsed once; what :func:`devicesim.emulator.policy.evaluate` takes."""
     creation_date: float
 
@@ -157,6 +182,16 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PropagatingAttribute:
+    """A value that is added to messages of a thing of the type, as a user property of MQTT 5."""
+
+    user_property_key: str
+    thing_attribute: str | None = None
+    connection_attribute: str | None = None
+    """``iot:ClientId`` or ``iot:Thing.ThingName``; exactly one of the two attributes is set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThingType:
     name: str
     arn: str
@@ -167,6 +202,7 @@ class ThingType:
     creation_date: float
     deprecation_date: float | None = None
     """When it was deprecated; ``None`` while in use."""
+    propagating_attributes: tuple[PropagatingAttribute, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +214,17 @@ class ThingGroup:
     parent: str | None
     description: str | None
     attributes: Mapping[str, str]
+    creation_date: float
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillingGroup:
+    name: str
+    arn: str
+    billing_group_id: str
+    sequence: int
+    description: str | None
     creation_date: float
     version: int = 1
 
@@ -211,6 +258,98 @@ class ProvisioningTemplate:
         return self.versions[self.default_version_id].body
 
 
+class DomainType(StrEnum):
+    ENDPOINT = "ENDPOINT"
+    """A default endpoint of the account."""
+    AWS_MANAGED = "AWS_MANAGED"
+    CUSTOMER_MANAGED = "CUSTOMER_MANAGED"
+
+
+class DomainStatus(StrEnum):
+    ENABLED = "ENABLED"
+    DISABLED = "DISABLED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainConfiguration:
+    """A further data endpoint of the account, or a change of a default one."""
+
+    name: str
+    arn: str
+    domain_name: str
+    """In lower case: the server name that selects the account."""
+    type: DomainType
+    status: DomainStatus
+    service_type: str
+    server_certificate_arns: tuple[str, ...] = ()
+    validation_certificate_arn: str | None = None
+    authorizer_name: str | None = None
+    allow_authorizer_override: bool | None = None
+    security_policy: str | None = None
+    """Kept and answered, without effect."""
+    ocsp_check: bool | None = None
+    ocsp_lambda_arn: str | None = None
+    ocsp_responder_arn: str | None = None
+    authentication_type: str = "DEFAULT"
+    application_protocol: str = "DEFAULT"
+    client_certificate_callback_arn: str | None = None
+    """Kept and answered; never called."""
+    last_status_change_date: float | None = None
+
+    @property
+    def takes_mqtt_with_certificate(self) -> bool:
+        """Whether devices that speak MQTT and have a certificate are meant to use it."""
+        return self.application_protocol in ("DEFAULT", "SECURE_MQTT") and self.authentication_type in (
+            "DEFAULT",
+            "AWS_X509",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleAlias:
+    name: str
+    arn: str
+    role_arn: str
+    credential_duration_seconds: int
+    creation_date: float
+    last_modified_date: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisioningClaim:
+    """What CreateProvisioningClaim gave out: a certificate with which devices may be provisioned for a few minutes."""
+
+    certificate_id: str
+    template_name: str
+    expiration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEvent:
+    """How one type of event is logged."""
+
+    event_type: str
+    level: str | None = None
+    destination: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingOptions:
+    """Kept and answered, without effect: the emulator's history has everything."""
+
+    role_arn: str | None = None
+    level: str | None = None
+    disabled: bool = False
+    events: tuple[LogEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingLevel:
+    target_type: str
+    target_name: str | None
+    level: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffectiveTemplate:
     """The template that JITP runs for a CA, wherever it stands."""
@@ -221,6 +360,26 @@ class EffectiveTemplate:
     """``None`` when it stands in the CA's own registrationConfig."""
     enabled: bool
     """A named template can be switched off; one in a registrationConfig can not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetainedMessage:
+    """The latest message of a topic that its publisher asked to retain. Times are of the day."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    content_type: str | None
+    response_topic: str | None
+    correlation_data: bytes | None
+    payload_format_indicator: int | None
+    user_properties: tuple[tuple[str, str], ...]
+    expires_at: float | None
+    kept_at: float
+    publisher: str | None
+    """Client id; ``None`` for the service itself."""
+    principal: str | None
+    """Certificate id of the publisher."""
 
 
 class CertificateChangeKind(StrEnum):
@@ -245,3 +404,35 @@ class CertificateChange:
     previous_status: CertificateStatus | None
     """``None`` when it was registered just now."""
     kind: CertificateChangeKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """A device shadow; see :mod:`devicesim.emulator.state.shadows`."""
+
+    thing_name: str
+    name: str | None
+    """``None`` for the classic shadow."""
+    version: int
+    state: str
+    """JSON: an object with ``desired`` and ``reported``, where there are any."""
+    metadata: str
+    """JSON of the same form: when each value was last given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedShadow:
+    """What is remembered of a shadow that was deleted: a new one of the same name counts on from it."""
+
+    version: int
+    deleted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnershipToken:
+    """Proof of a certificate that was made over MQTT and is not provisioned yet (fleet provisioning)."""
+
+    certificate_id: str
+    principal: str
+    """Certificate id of whoever asked for it: the claim."""
+    expires: float

@@ -8,7 +8,8 @@ from devicesim.emulator.state.partition import Partition
 
 
 class Tags:
-    """Tags of CAs, policies, templates, thing types and thing groups. Things and device certificates take none (D)."""
+    """Tags of CAs, policies, templates, thing types, groups of both kinds, rules. Things and device certificates take
+    none (D)."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -50,9 +51,18 @@ class Tags:
             "provisioningtemplate": partition.templates,
             "thingtype": partition.thing_types,
             "thinggroup": partition.thing_groups,
+            "billinggroup": partition.billing_groups,
+            "domainconfiguration": partition.domain_configurations,
+            "rolealias": partition.role_aliases,
+            "rule": partition.topic_rules,
         }
         holder = holders.get(kind)
         if holder is None:
             raise invalid_request(f"The resource {resource_arn} can not have tags")
-        if name not in holder or partition.arn(kind, name) != resource_arn:
+        if kind == "domainconfiguration":  # the one kind whose ARN has more than the name
+            held = partition.domain_configurations.get(name.partition("/")[0])
+            known = held is not None and held.arn == resource_arn
+        else:
+            known = name in holder and partition.arn(kind, name) == resource_arn
+        if not known:
             raise resource_not_found(f"The resource {resource_arn} does not exist")

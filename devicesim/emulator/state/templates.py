@@ -147,8 +147,7 @@ class Templates:
             for ca in partition.cas.values()
             if ca.registration_config is not None and ca.registration_config.template_name == name
         ]
-        if users:
-            # DeleteConflictException is in the model (D); that a CA's use counts is inferred
+        if users and self._environment.settings.template_named_by_ca_stays:
             raise delete_conflict(f"The provisioning template {name} is used by the CA certificate {users[0]}")
         if len(template.versions) > 1:
             raise conflicting_resource_update(

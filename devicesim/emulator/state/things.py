@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from devicesim.emulator import registryevents
 from devicesim.emulator.apierrors import (
     invalid_request,
     resource_already_exists,
     resource_not_found,
     version_conflict,
 )
+from devicesim.emulator.registryevents import Operation
 from devicesim.emulator.state.environment import Environment
 from devicesim.emulator.state.partition import Partition
 from devicesim.emulator.state.policies import COGNITO_IDENTITY
@@ -54,9 +56,7 @@ class Things:
             )
         self._check_type(partition, thing_type_name)
         self._check_attributes(attributes, thing_type_name)
-        if billing_group_name is not None:
-            # billing groups are not emulated, so none exists
-            raise resource_not_found(f"The billing group {billing_group_name} does not exist")
+        self._check_billing_group(partition, billing_group_name)
         thing = Thing(
             name=name,
             arn=partition.arn("thing", name),
@@ -64,8 +64,12 @@ class Things:
             sequence=partition.next_sequence(),
             thing_type_name=thing_type_name,
             attributes=attributes,
+            billing_group_name=billing_group_name,
         )
         partition.put_thing(thing)
+        self._environment.happened(
+            partition, registryevents.thing(Operation.CREATED, thing), *_associations(thing, None, thing_type_name)
+        )
         return thing
 
     def update(
@@ -98,6 +102,19 @@ class Things:
         self._check_attributes(attributes_after, type_after)
         changed = replace(thing, thing_type_name=type_after, attributes=attributes_after, version=thing.version + 1)
         partition.put_thing(changed)
+        self._environment.happened(
+            partition,
+            registryevents.thing(Operation.UPDATED, changed),
+            *_associations(changed, thing.thing_type_name, type_after),
+        )
+        return changed
+
+    def set_billing_group(self, partition: Partition, name: str, billing_group_name: str | None) -> Thing:
+        """Put a thing into a billing group, out of the one that it is in, or with ``None`` into none."""
+        thing = self.get(partition, name)
+        self._check_billing_group(partition, billing_group_name)
+        changed = replace(thing, billing_group_name=billing_group_name)
+        partition.put_thing(changed)
         return changed
 
     def delete(self, partition: Partition, name: str, *, expected_version: int | None = None) -> None:
@@ -108,9 +125,16 @@ class Things:
         _check_version(f"thing {name}", thing.version, expected_version)
         if partition.principals_of_thing.get(name):
             raise invalid_request(f"Principals are attached to the thing {name}; detach them first")
-        for group in tuple(partition.groups_of_thing.get(name, ())):
-            partition.leave_group(name, group)
+        groups = registryevents.of_thing(partition, name)
+        for group in groups:
+            partition.leave_group(name, group.name)
         partition.remove_thing(thing)
+        self._environment.happened(
+            partition,
+            *(registryevents.membership(Operation.REMOVED, group, thing) for group in groups),
+            *_associations(thing, thing.thing_type_name, None),
+            registryevents.thing(Operation.DELETED, thing),
+        )
 
     def attach_principal(
         self,
@@ -126,7 +150,7 @@ class Things:
         others = [name for name in things if name != thing_name]
         exclusive = ThingPrincipalType.EXCLUSIVE_THING
         if others and (kind is exclusive or things[others[0]] is exclusive):
-            # rule D ("the only thing that's attached to the principal"), exception I
+            # rule D ("the only thing that's attached to the principal"); no other exception of the model's fits
             raise invalid_request(
                 f"The principal {principal} is attached to the thing {others[0]}, which excludes this"
             )
@@ -162,12 +186,26 @@ class Things:
         if thing_type.deprecation_date is not None:
             raise invalid_request(f"The thing type {thing_type_name} is deprecated; no thing can be given it")
 
+    def _check_billing_group(self, partition: Partition, billing_group_name: str | None) -> None:
+        if billing_group_name is not None and billing_group_name not in partition.billing_groups:
+            raise resource_not_found(f"The billing group {billing_group_name} does not exist")
+
     def _check_attributes(self, attributes: Mapping[str, str], thing_type_name: str | None) -> None:
         settings = self._environment.settings
         limit = settings.max_thing_attributes_without_type if thing_type_name is None else settings.max_thing_attributes
         if len(attributes) > limit:
             which = "without" if thing_type_name is None else "with"
             raise invalid_request(f"A thing {which} a thing type has at most {limit} attributes")
+
+
+def _associations(thing: Thing, before: str | None, after: str | None) -> list[registryevents.RegistryEvent]:
+    """Events of a thing whose type changes."""
+    if before == after:
+        return []
+    events = [] if before is None else [registryevents.thing_type_association(Operation.DELETED, thing, before)]
+    if after is not None:
+        events.append(registryevents.thing_type_association(Operation.CREATED, thing, after))
+    return events
 
 
 def _check_version(what: str, version: int, expected: int | None) -> None:

@@ -1,5 +1,7 @@
 """Which certificates AWS IoT accepts at all: form, key, signature (aws-iot-behaviour.md §1.2, last paragraph, D)."""
 
+from collections.abc import Sequence
+
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -9,8 +11,6 @@ from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 from devicesim.emulator.apierrors import certificate_validation
 
 MIN_RSA_BITS = 2048
-CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-"""Curves of CreateCertificateFromCsr's documentation in botocore (D); that CAs may use all three is inferred."""
 SIGNATURE_ALGORITHMS = frozenset(
     {
         SignatureAlgorithmOID.RSA_WITH_SHA256,
@@ -41,15 +41,20 @@ def parse(pem: str, what: str) -> x509.Certificate:
     return certificate
 
 
-def check_algorithms(certificate: x509.Certificate, what: str) -> None:
-    """Refuse keys and signatures that AWS does not take."""
+def key_accepted(key: object, curves: Sequence[str]) -> bool:
+    """Whether a public key is RSA and long enough, or on one of ``curves`` (``secp256r1``)."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size >= MIN_RSA_BITS
+    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in curves
+
+
+def check_algorithms(certificate: x509.Certificate, what: str, *, curves: Sequence[str]) -> None:
+    """Refuse keys and signatures that AWS does not take; ``curves`` names the elliptic ones that it does."""
     try:
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise certificate_validation(f"{what} is not valid. The key in the certificate is not valid") from exc
-    rsa_ok = isinstance(key, rsa.RSAPublicKey) and key.key_size >= MIN_RSA_BITS
-    ec_ok = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, CURVES)
-    if not (rsa_ok or ec_ok):
+    if not key_accepted(key, curves):
         # text: S (re:Post, for RSA-1024)
         raise certificate_validation(f"{what} is not valid. The key in the certificate is not valid")
     if not _signature_accepted(certificate):

@@ -116,7 +116,7 @@ def test_emulate_on_a_port_that_is_taken_exits_3(devicesim: Devicesim) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        for option in ("--api-port", "--mqtt-port", "--admin-port"):
+        for option in ("--api-port", "--mqtt-port", "--mqtt-alpn-port", "--admin-port"):
             refused = devicesim("emulate", option, str(port))
             assert refused.code == 3
             assert "cannot listen on '127.0.0.1'" in refused.err

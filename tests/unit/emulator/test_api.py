@@ -59,18 +59,31 @@ def test_call_lands_in_the_account_of_its_key(control_plane: ControlPlane, regis
 
 
 def test_real_operation_that_is_not_emulated_is_501_with_its_name(control_plane: ControlPlane) -> None:
-    response = ask(control_plane, "POST", "/rules/name", body=b'{"sql": 1}')
+    response = ask(control_plane, "POST", "/streams/name", body=b'{"files": 1}')
 
     assert response.status == 501
     assert response.headers["x-amzn-errortype"] == "NotImplementedException"
-    assert json.loads(response.body) == {"message": "devicesim does not emulate the operation CreateTopicRule"}
+    assert json.loads(response.body) == {"message": "devicesim does not emulate the operation CreateStream"}
+
+
+def test_older_clients_sign_for_execute_api(control_plane: ControlPlane) -> None:
+    response = ask(control_plane, "GET", "/event-configurations", service="execute-api")
+
+    assert response.status == 200
+
+
+def test_refusal_speaks_the_protocol_of_the_path_whatever_the_body_is_called(control_plane: ControlPlane) -> None:
+    response = ask(control_plane, "POST", "/things/t", body=b"{", content_type=FORM)  # which is what curl calls it
+
+    assert (response.status, response.headers["x-amzn-errortype"]) == (400, "SerializationException")
+    assert json.loads(response.body) == {"message": "The request body is not JSON"}
 
 
 def test_other_service_is_501(control_plane: ControlPlane) -> None:
-    response = ask(control_plane, "POST", "/topics/a", service="iotdata")
+    response = ask(control_plane, "POST", "/", service="lambda")
 
     assert response.status == 501
-    assert json.loads(response.body) == {"message": "devicesim does not emulate the service iotdata"}
+    assert json.loads(response.body) == {"message": "devicesim does not emulate the service lambda"}
 
 
 def test_missing_authentication_is_403(control_plane: ControlPlane) -> None:
@@ -107,7 +120,7 @@ def test_caller_identity_by_query_string(control_plane: ControlPlane) -> None:
 @pytest.mark.parametrize(
     ("body", "key", "status", "code", "kind"),
     [
-        ("Action=GetSessionToken&Version=2011-06-15", A, 501, "NotImplemented", "Receiver"),
+        ("Action=GetFederationToken&Version=2011-06-15&Name=abc", A, 501, "NotImplemented", "Receiver"),
         ("Action=Nothing&Version=2011-06-15", A, 400, "InvalidAction", "Sender"),
         ("Action=GetCallerIdentity&Version=2010-01-01", A, 400, "InvalidAction", "Sender"),
         ("Action=%00%3C&Version=2011-06-15", A, 400, "InvalidAction", "Sender"),

@@ -34,7 +34,7 @@ MAXIMA = Properties(
     topic_alias_maximum=8,
     wildcard_subscription_available=1,
     subscription_identifier_available=0,
-    shared_subscription_available=0,
+    shared_subscription_available=1,
 )
 
 
@@ -72,11 +72,11 @@ class TestConnect:
         assert isinstance(answer, ConnAck)
         assert answer.properties.server_keep_alive == told
 
-    def test_session_expiry_is_shortened_to_a_week_and_told(self, world: World) -> None:
+    def test_session_expiry_is_shortened_to_the_accounts_maximum_and_told(self, world: World) -> None:
         (answer,) = new(world, 0, V5).connect(properties=Properties(session_expiry_interval=0xFFFF_FFFF))
 
         assert isinstance(answer, ConnAck)
-        assert answer.properties.session_expiry_interval == 604_800
+        assert answer.properties.session_expiry_interval == 3600
 
     def test_a_client_id_is_assigned_to_mqtt_5(self, world: World) -> None:
         first, second = new(world, 0, V5), new(world, 1, V5)
@@ -387,7 +387,14 @@ class TestSubscribe:
 
     @pytest.mark.parametrize(
         ("topic_filter", "code"),
-        [("a/#/b", 0x8F), ("a+", 0x8F), ("x" * 257, 0x8F), ("1/2/3/4/5/6/7/8/9", 0x8F), ("$share/g/t", 0x9E)],
+        [
+            ("a/#/b", 0x8F),
+            ("a+", 0x8F),
+            ("x" * 257, 0x8F),
+            ("1/2/3/4/5/6/7/8/9", 0x8F),
+            ("$share/t", 0x8F),
+            ("$SYS/#", 0x8F),
+        ],
     )
     def test_filters_that_cannot_be_subscribed_to(self, world: World, topic_filter: str, code: int) -> None:
         subscribe = Subscribe(packet_id=1, subscriptions=(Subscription(topic_filter=topic_filter),))
@@ -562,8 +569,11 @@ class TestSessions:
 
         assert client.received() == [Disconnect(reason_code=0x82)]
 
-    def test_unacknowledged_messages_come_again_with_dup_and_the_same_identifier(self, world: World) -> None:
-        """MQTT-4.4.0-1."""
+    @pytest.mark.parametrize("dup", [False, True])
+    def test_unacknowledged_messages_come_again_with_the_same_identifier(self, dup: bool) -> None:
+        """MQTT-4.4.0-1; "The MQTT DUP flag is not supported" by AWS, contrary to MQTT-3.3.1-1."""
+        world = World(Settings(redelivery_sets_dup=dup))
+        world.ready_account(0, 1)
         client = new(world, 0)
         client.connected("c", clean_start=False).subscribe("t", qos=1)
         publisher = new(world, 1).connected("p")
@@ -574,7 +584,7 @@ class TestSessions:
         client.lose()
         answers = new(world, 0).connect("c", clean_start=False)
 
-        assert answers[1:] == [publish("t", b"2", qos=1, packet_id=2, dup=True)]
+        assert answers[1:] == [publish("t", b"2", qos=1, packet_id=2, dup=dup)]
 
     def test_no_more_than_the_clients_receive_maximum_is_in_flight(self, world: World) -> None:
         """MQTT-3.1.2-..., 4.9."""
@@ -772,15 +782,28 @@ class TestPolicies:
 
         assert client.received() == [PubAck(packet_id=1, reason_code=0x87)]
 
-    @pytest.mark.parametrize(("actions", "published"), [((), []), (("iot:Publish",), [False])])
-    def test_a_will_that_may_not_be_published_is_not(self, actions: tuple[str, ...], published: list[bool]) -> None:
-        world = self.world_with(self.statement("iot:Connect", *actions))
-        watcher = new(world, 1).connected("w").subscribe("wills/#")
-        for retain in (False, True):
-            new(world, 0).connected("c", will=will(retain=retain)).lose()
+    @pytest.mark.parametrize("version", [V311, V5])
+    def test_a_will_that_may_not_be_published_keeps_the_client_out(self, version: ProtocolVersion) -> None:
+        """Developer guide, "connect attempt failure event"."""
+        world = self.world_with(self.statement("iot:Connect", "iot:Publish"))
+        refused = new(world, 0, version).connect("c", will=will(retain=True))
 
-        assert watcher.messages() == [("wills/c", b"gone")] * len(published)
-        assert world.plane.load(world.account()).retained == 0
+        assert [each.reason_code for each in refused if isinstance(each, ConnAck)] == [0x87] * (version is V5)
+        assert world.last().verdict == "denied"
+
+        new(world, 0, version).connected("c", will=will())
+
+    def test_a_will_that_may_not_be_published_any_more_is_not(self) -> None:
+        world = self.world_with(self.statement("iot:Connect", "iot:Publish"))
+        watcher = new(world, 1).connected("w").subscribe("wills/#")
+        client = new(world, 0).connected("c", will=will())
+        account = world.account()
+        document = f'{{"Version":"2012-10-17","Statement":[{self.statement("iot:Connect")}]}}'
+        world.allow(account, device(0), document)
+        world.registry.policies.detach(account, "p0", account.certificate_arn(device(0).certificate_id))
+        client.lose()
+
+        assert watcher.messages() == []
 
     def test_policy_variables_of_the_client_and_its_certificate(self) -> None:
         resource = "arn:aws:iot:us-east-1:111111111111:topic/${iot:Certificate.Subject.SerialNumber}/${iot:ClientId}"
@@ -808,3 +831,98 @@ def test_a_closed_client_leaves_nothing_behind(world: World) -> None:
 
     assert (load.connections, load.sessions, load.subscriptions) == (0, 0, 0)
     assert len(world.plane.timers) == 0
+
+
+class TestRefusalsAreTold:
+    """What the wire hardly says stands in the history, also where the connection lives on."""
+
+    ONLY_CONNECT = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}'
+
+    def client(self, document: str) -> tuple[World, Client]:
+        world = World()
+        account = world.ready_account(1)
+        world.register_leaf(account, device(0), policy=document)
+        return world, new(world, 0, V5).connected("c")
+
+    def told(self, world: World) -> list[tuple[str | None, str]]:
+        return [(each.reason, each.detail) for each in world.history.select(verdict="request_refused")]
+
+    def test_a_denied_publish_and_a_denied_subscription(self) -> None:
+        world, client = self.client(self.ONLY_CONNECT)
+        client.send(publish("t", qos=1, packet_id=1))
+        client.send(Subscribe(packet_id=2, subscriptions=(Subscription(topic_filter="t/#"),)))
+
+        assert not client.closed
+        assert self.told(world) == [
+            ("AUTHORIZATION_FAILURE", "PUBLISH: iot:Publish on 't' denied"),
+            ("AUTHORIZATION_FAILURE", "SUBSCRIBE: iot:Subscribe on 't/#' denied"),
+        ]
+
+    def test_a_filter_that_cannot_be(self, world: World) -> None:
+        client = new(world, 0, V5).connected()
+        client.send(Subscribe(packet_id=2, subscriptions=(Subscription(topic_filter="a/#/b"),)))
+        ((reason, detail),) = self.told(world)
+
+        assert reason is None
+        assert "'a/#/b'" in detail
+
+    def test_a_denied_delivery_once_for_each_connection(self) -> None:
+        subscribe = self.ONLY_CONNECT.replace('"iot:Connect"', '["iot:Connect","iot:Subscribe"]')
+        world, client = self.client(subscribe)
+        client.subscribe("t")
+        publisher = new(world, 1).connected("p")
+        publisher.send(publish("t"), publish("t"))
+
+        assert client.messages() == []
+        ((reason, detail),) = self.told(world)
+        assert reason == "AUTHORIZATION_FAILURE"
+        assert detail.startswith("iot:Receive on 't' denied")
+
+
+class TestDeleteConnection:
+    """DeleteConnection of the data API (developer guide, "Managing MQTT connections", D)."""
+
+    def delete(self, world: World, client_id: str, *, clean: bool = False, prevent: bool = False) -> bool:
+        return world.plane.delete_connection(
+            world.account(), client_id, clean_session=clean, prevent_will=prevent, now=world.now
+        )
+
+    @VERSIONS
+    def test_the_client_is_disconnected_and_its_will_published(self, world: World, version: ProtocolVersion) -> None:
+        watcher = new(world, 1).connected("w").subscribe("wills/#")
+        client = new(world, 0, version).connected("c", will=will())
+
+        assert self.delete(world, "c")
+        assert client.closed
+        assert client.received() == ([Disconnect(reason_code=0x98)] if version is V5 else [])
+        assert watcher.messages() == [("wills/c", b"gone")]
+        assert world.last().reason == "API_INITIATED_DISCONNECT"
+        assert world.plane.load(world.account()).connections == 1
+
+    def test_the_will_can_be_prevented(self, world: World) -> None:
+        watcher = new(world, 1).connected("w").subscribe("wills/#")
+        new(world, 0).connected("c", will=will())
+
+        assert self.delete(world, "c", prevent=True)
+        assert watcher.messages() == []
+
+    @pytest.mark.parametrize("clean", [False, True])
+    def test_a_persistent_session_stays_unless_it_is_cleaned(self, world: World, clean: bool) -> None:
+        new(world, 0).connected("c", clean_start=False).subscribe("t")
+
+        assert self.delete(world, "c", clean=clean)
+        (answer,) = new(world, 0).connect("c", clean_start=False)
+        assert isinstance(answer, ConnAck)
+        assert answer.session_present is not clean
+
+    def test_a_session_whose_client_is_away_can_be_cleaned(self, world: World) -> None:
+        new(world, 0).connected("c", clean_start=False).subscribe("t").lose()
+
+        assert self.delete(world, "c", clean=True)
+        assert world.plane.load(world.account()).sessions == 0
+        assert len(world.plane.timers) == 0
+
+    def test_who_is_not_there_is_not_found(self, world: World) -> None:
+        assert not self.delete(world, "c")
+        new(world, 0).connected("c")
+        assert not self.delete(world, "other")

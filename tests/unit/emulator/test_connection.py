@@ -31,6 +31,9 @@ class Watcher:
     def output_waits(self, connection: Connection) -> None:
         self.waiting += 1
 
+    def refused(self, connection: Connection, detail: str, *, denied: bool) -> None:
+        pass
+
     def ended(self, connection: Connection) -> None:
         assert connection.end is not None
         self.ends.append(connection.end)
@@ -189,3 +192,32 @@ def test_the_clients_limits_count_from_its_connect_on() -> None:
     connection.next_packet(0.0)
 
     assert (connection.send_window, connection.max_outbound_packet, connection.problem_information) == (3, 99, False)
+
+
+class TestOutboundAliases:
+    """MQTT 5, 3.3.2.3.4: beyond the conformance cases."""
+
+    def connection(self, maximum: int | None, ours: int = 8) -> Connection:
+        connection = Connection(settings=Settings(max_topic_alias_outbound=ours), watcher=Watcher(), now=0.0)
+        connect = Connect(client_id="c", version=V5, properties=Properties(topic_alias_maximum=maximum))
+        connection.feed(encode(connect, V5))
+        connection.next_packet(0.0)
+        connection.phase = Phase.LIVE
+        return connection
+
+    @pytest.mark.parametrize(("maximum", "ours", "used"), [(None, 8, 0), (3, 8, 3), (100, 8, 8), (100, 0, 0)])
+    def test_the_lower_limit_holds(self, maximum: int | None, ours: int, used: int) -> None:
+        connection = self.connection(maximum, ours)
+        for number in range(20):
+            connection.send_publish(Publish(topic=f"t{number}"))
+
+        assert len(connection.outbound_aliases) == used
+
+    def test_a_topic_that_did_not_go_out_has_no_alias(self) -> None:
+        connection = self.connection(8)
+        connection.max_outbound_packet = 40
+
+        assert not connection.send_publish(Publish(topic="t", payload=b"x" * 100))
+        assert connection.outbound_aliases == {}
+        assert connection.send_publish(Publish(topic="t"))
+        assert connection.outbound_aliases == {"t": 1}

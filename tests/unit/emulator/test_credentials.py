@@ -3,9 +3,9 @@
 import pytest
 
 from devicesim.emulator.apierrors import APIError
-from devicesim.emulator.credentials import Caller, identify
+from devicesim.emulator.credentials import Caller, Credentials
 from devicesim.emulator.httpmessage import HTTPRequest
-from tests.control_support import A, B
+from tests.control_support import NOW, A, B, make_registry
 
 DEFAULT = "000000000000"
 
@@ -17,7 +17,14 @@ def header(credential: str) -> str:
 def who(authorization: str = "", query: str = "") -> Caller:
     headers = {"authorization": authorization} if authorization else {}
     request = HTTPRequest(method="GET", path="/", query=query, headers=headers)
-    return identify(request, access_keys={"AKIDEV": A, B: A}, default_account=DEFAULT)
+    registry = make_registry()
+    credentials = Credentials(
+        registry.sessions,
+        access_keys={"AKIDEV": A, B: A},
+        default_account=DEFAULT,
+        settings=registry.environment.settings,
+    )
+    return credentials.identify(request, now=NOW.timestamp())
 
 
 @pytest.mark.parametrize(
@@ -65,3 +72,11 @@ def test_missing_or_garbled_scope_is_refused(authorization: str) -> None:
 
     assert caught.value.code == "MissingAuthenticationTokenException"
     assert caught.value.message.startswith("Missing Authentication Token")
+
+
+def test_digits_of_other_scripts_are_no_account() -> None:
+    digits = "%D9%A3" * 12
+
+    assert who(query=f"X-Amz-Credential={digits}%2F20260131%2Fus-east-1%2Fsts%2Faws4_request").account_id == DEFAULT
+    with pytest.raises(APIError, match="Missing Authentication Token"):
+        who(query=f"X-Amz-Credential={A}%2F{digits[:48]}%2Fus-east-1%2Fsts%2Faws4_request")

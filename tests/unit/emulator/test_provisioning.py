@@ -229,7 +229,8 @@ def test_a_failure_at_the_last_step_takes_everything_back(world: World) -> None:
     before = snapshot(account)
     outcome = run(world, json.dumps(body))
 
-    assert (outcome.succeeded, outcome.error) == (False, "LimitExceededException")
+    assert (outcome.succeeded, outcome.error) == (False, "ResourceRegistrationFailureException")
+    assert outcome.cause == "LimitExceededException"
     assert snapshot(account) == before
 
 

@@ -243,9 +243,57 @@ class TestParse:
                 "/tags",
                 {"resourceArn": "x", "tags": [{"Key": ""}, {"Value": "v"}]},
                 (
-                    "2 validation errors detected: Value '' at 'tags.1.member.Key' failed to satisfy constraint: "
+                    "2 validation errors detected: Value '' at 'tags.1.member.key' failed to satisfy constraint: "
                     "Member must have length greater than or equal to 1; "
-                    "Value null at 'tags.2.member.Key' failed to satisfy constraint: Member must not be null"
+                    "Value null at 'tags.2.member.key' failed to satisfy constraint: Member must not be null"
+                ),
+            ),
+            (
+                "POST",
+                "/untag",
+                {"resourceArn": "x", "tagKeys": ["a", ""]},
+                (
+                    "1 validation error detected: Value '[a, ]' at 'tagKeys' failed to satisfy constraint: "
+                    "Member must satisfy constraint: [Member must have length less than or equal to 128, "
+                    "Member must have length greater than or equal to 1, "
+                    "Member must satisfy regular expression pattern: ^([\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]*)$]"
+                ),
+            ),
+            (  # the text that aws-sdk-java #666 shows, of the same operation
+                "PATCH",
+                "/things/t",
+                {"attributePayload": {"attributes": {'"state"': '{"reported":{}}'}}},
+                (
+                    "2 validation errors detected: "
+                    "Value '{\"state\"={\"reported\":{}}}' at 'attributePayload.attributes' "
+                    "failed to satisfy constraint: "
+                    "Map keys must satisfy constraint: [Member must have length less than or equal to 128, "
+                    "Member must have length greater than or equal to 0, "
+                    "Member must satisfy regular expression pattern: [a-zA-Z0-9_.,@/:#-]+]; "
+                    "Value '{\"state\"={\"reported\":{}}}' at 'attributePayload.attributes' "
+                    "failed to satisfy constraint: "
+                    "Map value must satisfy constraint: [Member must have length less than or equal to 800, "
+                    "Member must have length greater than or equal to 0, "
+                    "Member must satisfy regular expression pattern: [a-zA-Z0-9_.,@/:#=\\[\\]-]*]"
+                ),
+            ),
+            (
+                "POST",
+                "/policies/p%C3%BC",
+                {"policyDocument": "{}"},
+                (  # \\w is ASCII in Java
+                    "1 validation error detected: Value 'p\u00fc' at 'policyName' failed to satisfy constraint: "
+                    "Member must satisfy regular expression pattern: [\\w+=,.@-]+"
+                ),
+            ),
+            (
+                "POST",
+                "/test-authorization",
+                {"authInfos": [{"actionType": "SHOUT", "resources": ["x"]}, {"actionType": "PUBLISH"}]},
+                (
+                    "2 validation errors detected: Value 'SHOUT' at 'authInfos.1.member.actionType' failed to satisfy "
+                    "constraint: Member must satisfy enum value set: [PUBLISH, SUBSCRIBE, RECEIVE, CONNECT]; "
+                    "Value null at 'authInfos.2.member.resources' failed to satisfy constraint: Member must not be null"
                 ),
             ),
         ],
@@ -257,6 +305,25 @@ class TestParse:
 
         assert error.code == "InvalidRequestException"
         assert error.message == message
+
+    @pytest.mark.parametrize(
+        "body", [{"thingTypeName": "\ud800"}, {"attributePayload": {"attributes": {"\udfff": "x"}}}]
+    )
+    def test_half_a_character_is_none(self, iot: RestJSON, body: object) -> None:
+        error = refused(lambda: parse(iot, "POST", "/things/t", body))
+
+        assert error.code == "SerializationException"
+        assert "half a surrogate pair" in error.message
+
+    @pytest.mark.parametrize(("value", "bits"), [(2**31, 32), (-(2**31) - 1, 32)])
+    def test_integer_that_does_not_fit_is_none(self, iot: RestJSON, value: int, bits: int) -> None:
+        body = {"timeoutConfig": {"inProgressTimeoutInMinutes": 2**63}}
+        long_error = refused(lambda: parse(iot, "PUT", "/jobs/j", {**body, "targets": ["x"]}))
+        in_query = refused(lambda: parse(iot, "GET", f"/things?maxResults={value}"))
+
+        assert (long_error.code, in_query.code) == ("SerializationException", "SerializationException")
+        assert "64 bits" in long_error.message
+        assert f"{bits} bits" in in_query.message
 
     def test_long_values_are_cut_in_the_refusal(self, iot: RestJSON) -> None:
         error = refused(lambda: parse(iot, "POST", "/certificate/register", {"certificatePem": "x" * 70_000}))

@@ -1,12 +1,13 @@
 """The language of provisioning templates: what is refused when it is registered, and what it says for a certificate."""
 
 import json
+import re
 from collections.abc import Mapping
 
 import pytest
 
 from devicesim.emulator.apierrors import APIError
-from devicesim.emulator.templates import Plan, parse
+from devicesim.emulator.templates import CertificatePlan, Plan, check_registered, parse
 from tests.emulator_support import ALLOW_ALL, template
 
 PSEUDO = "AWS::IoT::Certificate::"
@@ -104,6 +105,7 @@ class TestFunctions:
             ({"Fn::Select": [-1, ["a", "b"]]}, "index -1"),
             ({"Fn::Select": [0, [None]]}, "index 0"),
             ({"Fn::Select": ["x", ["a"]]}, "an index and a list"),
+            ({"Fn::Select": ["1" * 5000, ["a"]]}, "an index and a list"),
             ({"Fn::Select": [True, ["a", "b"]]}, "an index and a list"),
             ({"Fn::Select": [0, "text"]}, "an index and a list"),
             ({"Fn::Join": ["-", "text"]}, "a list of strings"),
@@ -125,6 +127,15 @@ class TestFunctions:
 
         assert "nested too deeply" in refusal(template(thing={"ThingName": value}))
         assert "nested too deeply" in refusal("[" * 100_000)
+
+    def test_functions_that_multiply_each_other_are_stopped_before_they_have_filled_the_memory(self) -> None:
+        value: object = "x" * 20
+        for _ in range(15):
+            value = {"Fn::Sub": ["${a}" * 40, {"a": value}]}
+        body = template(thing={"ThingName": value})
+
+        assert len(body) < 10_240
+        assert "more than 524288 characters" in refusal(body, VALUES)
 
 
 class TestParameters:
@@ -187,15 +198,15 @@ class TestResources:
         assert plan.thing.groups == ("g1", "DE")
         assert plan.thing.billing_group == "b"
         assert plan.thing.overrides["ThingTypeName"] == "REPLACE"
-        assert (plan.certificate_id, plan.status) == ("id-1", "ACTIVE")
+        assert (plan.certificate.certificate_id, plan.certificate.status) == ("id-1", "ACTIVE")
         assert [policy.document for policy in plan.policies] == [ALLOW_ALL]
 
     def test_policies_of_the_same_document_share_a_name(self) -> None:
-        """The name defaults to a hash of the document (D)."""
+        """The name defaults to a hash of the document; the guide's example has forty upper-case digits (D)."""
         (one,), (two,) = resolve(template()).policies, resolve(template(thing={"ThingName": "x"})).policies
 
         assert one == two
-        assert len(one.name) == 64
+        assert re.fullmatch("[0-9A-F]{40}", one.name)
 
     def test_a_policy_document_may_be_an_object_with_functions(self) -> None:
         document = {"Version": "2012-10-17", "Statement": [{"Resource": {"Fn::Join": ["/", ["client", ref("Id")]]}}]}
@@ -216,14 +227,15 @@ class TestResources:
         """The guide itself writes both."""
         plan = resolve(template(certificate={"CertificateId": ref("Id"), "Status": written}))
 
-        assert plan.status == status
+        assert plan.certificate.status == status
 
     def test_thing_and_policy_may_be_left_out(self) -> None:
         body = json.dumps(
             {"Resources": {"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": ref("Id")}}}}
         )
 
-        assert resolve(body) == Plan(certificate_id="id-1", status="ACTIVE", thing=None, policies=())
+        certificate = CertificatePlan(logical_name="c", certificate_id="id-1", status="ACTIVE")
+        assert resolve(body) == Plan(certificate=certificate, thing=None, policies=())
 
     @pytest.mark.parametrize(
         ("body", "message"),
@@ -231,6 +243,9 @@ class TestResources:
             ("", "JSON not well-formed with location of [line: 1, column: 1]"),
             ("{'Resources': {}}", "JSON not well-formed with location of [line: 1, column: 2]"),
             ("[]", "The template must be a JSON object"),
+            ('{"a": ' + "1" * 5000 + "}", "a number is too long"),
+            ('{"a": [NaN]}', "NaN is no value"),
+            ('{"a": -Infinity}', "-Infinity is no value"),
             ("{}", "Resources must be a JSON object"),
             ('{"Resources": {}}', "No certificate resource"),
             ('{"Resources": {"a": 1}}', "Resources.a must be a JSON object"),
@@ -242,6 +257,11 @@ class TestResources:
             (template(policy={"PolicyName": ""}), "Neither policyName nor policyDocument is present in the Template."),
             (template(policy={"PolicyName": "p", "PolicyDocument": "{}"}), "Both policyName and policyDocument"),
             (template(certificate={"Status": "ACTIVE"}), "Exactly one of certificateId"),
+            (template(certificate={"CertificateId": ref("Id"), "Status": "REVOKED"}), "must be ACTIVE or INACTIVE"),
+            (template(certificate={"CertificateId": "a", "CACertificatePem": "b"}), "without certificatePem"),
+            (template(DeviceConfiguration=["x"]), "DeviceConfiguration must be a JSON object"),
+            (template(DeviceConfiguration={"Ref": "AWS::IoT::Certificate::Id"}), "and not a function"),
+            (template(DeviceConfiguration={"url": {"Ref": "Nobody"}}), "{Ref=Nobody}"),
             (template(certificate={"CertificateId": "a", "CertificatePem": "b"}), "Exactly one of certificateId"),
             (template(overrides={"AttributePayload": "KEEP"}), "AttributePayload KEEP"),
             (template(overrides={"ThingTypeName": "MERGE"}), "ThingTypeName MERGE"),
@@ -270,14 +290,67 @@ class TestResources:
     @pytest.mark.parametrize(
         ("body", "message"),
         [
-            (template(certificate={"CertificateSigningRequest": "x"}), "certificateId is not present"),
-            (template(certificate={"CertificateId": ref("Id"), "Status": "REVOKED"}), "must be ACTIVE or INACTIVE"),
+            (
+                template(certificate={"CertificateId": ref("Id"), "Status": ref("Country")}),
+                "must be ACTIVE or INACTIVE",
+            ),
             (template(thing={"ThingName": "x", "AttributePayload": {"a": 1}}), "an object of strings"),
             (template(thing={"ThingName": "x", "AttributePayload": ["a"]}), "an object of strings"),
             (template(thing={"ThingName": "x", "ThingGroups": "g"}), "a list of strings"),
             (template(thing={"ThingName": "x", "ThingTypeName": 1}), "ThingTypeName of resource thing"),
             (template(policy={"PolicyDocument": ["x"]}), "Neither policyName nor policyDocument"),
+            (template(policy={"PolicyDocument": "\ud800"}), "policy has a text that is not Unicode"),
+            (template(DeviceConfiguration={"a": ["\udfff"]}), "DeviceConfiguration has a text that is not Unicode"),
         ],
     )
     def test_what_is_refused_when_it_runs(self, body: str, message: str) -> None:
         assert message in refusal(body, VALUES)
+
+    @pytest.mark.parametrize("source", ["CertificateSigningRequest", "CertificatePem"])
+    def test_only_a_certificate_id_can_stand_in_a_registered_template(self, source: str) -> None:
+        """Rule D (developer guide, "Certificate resources"); RegisterThing takes all three."""
+        body = template(certificate={source: ref("Id")})
+
+        assert parse(body).resolve(VALUES).certificate.certificate_id is None
+        with pytest.raises(APIError, match="certificateId is not present"):
+            check_registered(body)
+        check_registered(template())
+
+    def test_the_certificate_by_pem_with_its_ca(self) -> None:
+        properties = {"CertificatePem": "leaf", "CACertificatePem": "ca", "Status": "INACTIVE"}
+        body = json.loads(template(certificate=properties))
+        body["Resources"]["certificate"]["OverrideSettings"] = {"Status": "REPLACE"}
+
+        assert resolve(json.dumps(body)).certificate == CertificatePlan(
+            logical_name="certificate", pem="leaf", ca_pem="ca", status="INACTIVE", override="REPLACE"
+        )
+
+
+def test_device_configuration_is_filled_in_like_everything_else() -> None:
+    """Developer guide, "Fleet provisioning template example"."""
+    body = template(
+        Mappings={"LocationTable": {"DE": {"LocationUrl": "https://example.aws"}}},
+        DeviceConfiguration={
+            "FallbackUrl": "https://www.example.com/test-site",
+            "Numbers": [1, 2.5, None, True],
+            "Nested": {"LocationUrl": {"Fn::FindInMap": ["LocationTable", ref("Country"), "LocationUrl"]}},
+        },
+    )
+
+    assert resolve(body).device_configuration == {
+        "FallbackUrl": "https://www.example.com/test-site",
+        "Numbers": [1, 2.5, None, True],
+        "Nested": {"LocationUrl": "https://example.aws"},
+    }
+
+
+def test_what_nobody_refers_to_may_be_missing_where_a_caller_gives_the_parameters() -> None:
+    """RegisterThing: "the parameter is not replaced with a value" (D)."""
+    body = template(parameters=("CommonName", "Country"))
+    values = {PSEUDO + "Id": "i", PSEUDO + "CommonName": "n"}
+
+    plan = parse(body).resolve(values, every_declared=False)
+    assert plan.thing is not None
+    assert plan.thing.name == "n"
+    with pytest.raises(APIError, match="Cannot resolve reference value"):
+        parse(body).resolve({PSEUDO + "Id": "i"}, every_declared=False)

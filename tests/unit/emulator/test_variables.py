@@ -123,3 +123,33 @@ def test_several_values_have_an_index_and_five_at_most() -> None:
     assert values[alternative + "IPAddress"] == "192.0.2.1"
     assert values[alternative + "DirectoryName"] == "CN=d"
     assert values["iot:Certificate.Issuer.AlternativeName.DNSName"] == "ca.example"
+
+
+def test_lists_and_the_names_of_what_there_is() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    units = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, f"unit{number}") for number in range(7)]
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cn"), *units])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COUNTRY_NAME, "DE")]))
+        .public_key(key.public_key())
+        .serial_number(77)
+        .not_valid_before(EPOCH)
+        .not_valid_after(EPOCH + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("a"), x509.DNSName("b")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+    found = certificate_variables(certificate)
+
+    # five at most (developer guide, "limitations")
+    assert found["iot:Certificate.Subject.OrganizationalUnit.List"] == tuple(f"unit{number}" for number in range(5))
+    assert found["iot:Certificate.Subject.OrganizationalUnit.1"] == "unit1"
+    assert found["iot:Certificate.Subject.AlternativeName.DNSName.List"] == ("a", "b")
+    assert found["iot:Certificate.Issuer.Country.List"] == ("DE",)
+    available = found["iot:Certificate.AvailableKeys"]
+    assert "iot:Certificate.Subject.CommonName" in available
+    assert "iot:Certificate.SerialNumber" in available
+    assert "iot:Certificate.Subject.Title" not in available
+    assert "iot:Certificate.Subject.Title.List" not in found

@@ -6,6 +6,7 @@ import pytest
 
 from devicesim.emulator import policy
 from devicesim.emulator.registry import APIError, Partition, Registry
+from devicesim.emulator.state.environment import ControlSettings
 from devicesim.emulator.state.records import DeviceCertificate
 from tests.control_support import REGION, A, B, Clock, TestCA, make_registry, pem
 
@@ -215,3 +216,21 @@ class TestDocuments:
 
         assert before == {"iot:Connect"}
         assert self.allowed(registry, a, leaf, None) == {"iot:Publish"}
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_detaching_what_is_not_attached(refuses: bool) -> None:
+    registry = make_registry(settings=ControlSettings(detach_policy_not_attached="refuse" if refuses else "ignore"))
+    a = registry.partition(A, REGION)
+    registry.policies.create(a, "p", '{"Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}')
+    arn = registry.thing_groups.create(a, "g").arn
+
+    if refuses:
+        with pytest.raises(APIError, match="is not attached"):
+            registry.policies.detach(a, "p", arn)
+    else:
+        registry.policies.detach(a, "p", arn)
+
+    registry.policies.attach(a, "p", arn)
+    registry.policies.detach(a, "p", arn)
+    assert not a.policies_of_target

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from devicesim.emulator.registry import APIError, Partition, Registry
+from devicesim.emulator.state.records import PropagatingAttribute
 from tests.control_support import REGION, A, Clock, make_registry
 
 ALLOW = '{"Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
@@ -154,3 +155,112 @@ class TestThingGroups:
 
         assert code_of(lambda: change(a, "none", "robot")) == "ResourceNotFoundException"
         assert code_of(lambda: change(a, "robots", "none")) == "ResourceNotFoundException"
+
+
+class TestUpdate:
+    def test_attributes_replace_or_merge_and_an_empty_value_removes(self, registry: Registry, a: Partition) -> None:
+        registry.thing_groups.create(a, "g", description="d", attributes={"x": "1", "y": "2"})
+
+        registry.thing_groups.update(a, "g", attributes={"x": "", "z": "3"}, merge=True, expected_version=1)
+        merged = registry.thing_groups.get(a, "g")
+        replaced = registry.thing_groups.update(a, "g", description="e", attributes={"w": "4"})
+
+        assert (merged.attributes, merged.description, merged.version) == ({"y": "2", "z": "3"}, "d", 2)
+        assert (replaced.attributes, replaced.description, replaced.version) == ({"w": "4"}, "e", 3)
+
+    def test_another_version_is_a_conflict_and_changes_nothing(self, registry: Registry, a: Partition) -> None:
+        group = registry.thing_groups.create(a, "g")
+
+        conflict = code_of(lambda: registry.thing_groups.update(a, "g", description="x", expected_version=2))
+
+        assert conflict == "VersionConflictException"
+        assert registry.thing_groups.get(a, "g") is group
+
+    def test_too_many_attributes(self, registry: Registry, a: Partition) -> None:
+        registry.thing_groups.create(a, "g")
+        many = {f"k{number}": "v" for number in range(51)}
+
+        assert code_of(lambda: registry.thing_groups.update(a, "g", attributes=many)) == "InvalidRequestException"
+        assert code_of(lambda: registry.thing_groups.create(a, "h", attributes=many)) == "InvalidRequestException"
+
+
+class TestLimits:
+    def test_hierarchy_has_seven_levels(self, registry: Registry, a: Partition) -> None:
+        parent = None
+        for level in range(1, 8):
+            registry.thing_groups.create(a, f"l{level}", parent=parent)
+            parent = f"l{level}"
+
+        assert code_of(lambda: registry.thing_groups.create(a, "l8", parent="l7")) == "InvalidRequestException"
+
+    def test_a_group_has_a_hundred_children(self, registry: Registry, a: Partition) -> None:
+        registry.thing_groups.create(a, "top")
+        for number in range(100):
+            registry.thing_groups.create(a, f"c{number}", parent="top")
+
+        assert code_of(lambda: registry.thing_groups.create(a, "one-more", parent="top")) == "InvalidRequestException"
+
+    def test_a_group_has_two_policies(self, registry: Registry, a: Partition) -> None:
+        group = registry.thing_groups.create(a, "g")
+        for number in range(3):
+            registry.policies.create(a, f"p{number}", ALLOW)
+        registry.policies.attach(a, "p0", group.arn)
+        registry.policies.attach(a, "p1", group.arn)
+
+        assert code_of(lambda: registry.policies.attach(a, "p2", group.arn)) == "LimitExceededException"
+
+
+class TestGroupsOfAThing:
+    @pytest.fixture(autouse=True)
+    def groups(self, registry: Registry, a: Partition) -> None:
+        for name in ("a", "b", "c"):
+            registry.thing_groups.create(a, name)
+        registry.thing_groups.create(a, "a1", parent="a")
+        registry.things.create(a, "robot")
+
+    def test_moves_in_one_call(self, registry: Registry, a: Partition) -> None:
+        registry.thing_groups.add_thing(a, "a", "robot")
+
+        # into the hierarchy that it leaves in the same call
+        registry.thing_groups.change_things_groups(a, "robot", add=("a1", "b"), remove=("a", "c"))
+
+        assert list(a.groups_of_thing["robot"]) == ["a1", "b"]
+        assert a.things_of_group == {"a1": {"robot": None}, "b": {"robot": None}}
+
+    @pytest.mark.parametrize(
+        ("add", "remove", "code"),
+        [
+            (("b", "missing"), (), "ResourceNotFoundException"),
+            (("b",), ("missing",), "ResourceNotFoundException"),
+            (("b",), ("b",), "InvalidRequestException"),
+            (("b", "a1"), (), "InvalidRequestException"),  # a1 is below a
+        ],
+    )
+    def test_all_or_nothing(
+        self, registry: Registry, a: Partition, add: tuple[str, ...], remove: tuple[str, ...], code: str
+    ) -> None:
+        registry.thing_groups.add_thing(a, "a", "robot")
+
+        refused = code_of(lambda: registry.thing_groups.change_things_groups(a, "robot", add=add, remove=remove))
+
+        assert refused == code
+        assert list(a.groups_of_thing["robot"]) == ["a"]
+
+    def test_two_groups_of_one_hierarchy_in_one_call(self, registry: Registry, a: Partition) -> None:
+        refused = code_of(lambda: registry.thing_groups.change_things_groups(a, "robot", add=("a", "a1")))
+
+        assert refused == "InvalidRequestException"
+        assert not a.groups_of_thing
+
+
+class TestPropagatingAttributes:
+    def test_each_has_one_source(self, registry: Registry, a: Partition) -> None:
+        def create(**fields: str) -> object:
+            attribute = PropagatingAttribute(user_property_key="k", **fields)
+            return registry.thing_types.create(a, "t", propagating_attributes=[attribute])
+
+        assert code_of(create) == "InvalidRequestException"
+        both = code_of(lambda: create(thing_attribute="x", connection_attribute="iot:ClientId"))
+        unknown = code_of(lambda: create(connection_attribute="iot:Nothing"))
+        assert (both, unknown) == ("InvalidRequestException", "InvalidRequestException")
+        create(connection_attribute="iot:Thing.ThingName")
