@@ -21,6 +21,8 @@ import pytest
 from devicesim import rules
 from devicesim.cli import main as main_module
 from devicesim.cli import output
+from devicesim.cli.emulated import emulator_faults, emulator_settings
+from devicesim.emulator.faults import FaultKind
 from devicesim.emulator.operations import table
 from devicesim.errors import DevicesimError, FleetFileError, InputError, TargetError
 from devicesim.fleet.spec import load_fleet, parse_fleet
@@ -142,7 +144,9 @@ def test_the_environment_is_activated_before_devicesim_is_typed() -> None:
 
 
 def indented_blocks(text: str) -> list[str]:
-    return [textwrap.dedent(each) for each in re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)]
+    """What is typed into a shell; fenced blocks are something else."""
+    unfenced = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(each) for each in re.findall(r"(?:^    .*\n)+", unfenced, re.MULTILINE)]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -170,7 +174,106 @@ def test_the_emulator_can_be_used_as_shown(tmp_path: Path) -> None:
     assert shell.returncode == 0, shell.stderr
     assert '"registrationCode": "' in shell.stdout
     assert '"certificateArn": "arn:aws:iot:us-east-1:111111111111:cacert/' in shell.stdout
-    assert json.loads(shell.stdout.splitlines()[-1])
+    lines = shell.stdout.splitlines()
+    answers = [json.loads(line) for line in lines if line.startswith('{"')]
+    assert [sorted(answer) for answer in answers] == [
+        ["entries", "kept"],
+        ["kind", "name"],
+        ["removed"],
+        ["advanced", "time"],
+        ["status"],
+    ]
+    assert any(line.startswith("devicesim_connections") for line in lines)
+
+
+PRELUDE = '''
+
+from datetime import UTC, datetime, timedelta
+
+
+
+from devicesim.pki.authority import new_shared_authority
+from devicesim.pki.identity import certificate_pem
+from devicesim.pki.profile import KeyType, Profile
+
+CA = new_shared_authority("readme", KeyType.EC_P256, now=datetime.now(UTC), validity=timedelta(days=1))
+CA_PEM = certificate_pem(CA.certificate)
+
+
+class my_robot:
+    @staticmethod
+    def connect(host, port, *, server_name, trust):
+        """One first connection, which is dropped."""
+        from OpenSSL import SSL
+        import socket
+
+        robot = CA.mint(0, secret=b"0" * 32, profile=Profile(names={"fleet": "readme"}))
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.use_certificate(robot.certificate)
+        context.use_privatekey(robot.key)
+        context.load_verify_locations(str(trust))
+        context.set_verify(SSL.VERIFY_PEER)
+        tls = SSL.Connection(context, socket.create_connection((host, port)))
+        tls.set_tlsext_host_name(server_name.encode())
+        tls.set_connect_state()
+        tls.do_handshake()
+        tls.sendall(bytes.fromhex("100f00044d5154540402003c000372656d"))
+        try:
+            while tls.recv(100):
+                pass
+        except SSL.ZeroReturnError:
+            pass
+'''
+
+
+def test_the_fixture_can_be_used_as_shown(tmp_path: Path) -> None:
+    fixture, _embedded = code_blocks(section("The emulator"), "python")
+    (tmp_path / "test_readme.py").write_text(PRELUDE + fixture)
+
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_readme.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stdout
+    assert "1 passed" in run.stdout
+
+
+def test_the_emulator_can_be_embedded_as_shown(tmp_path: Path) -> None:
+    _fixture, embedded = code_blocks(section("The emulator"), "python")
+    imported, _, body = embedded.partition("\n\n")
+    body = textwrap.indent(f"{body}\nprint(dev.endpoint)", "    ")
+    program = f"import trio\n{imported}\n\nasync def main():\n{body}\ntrio.run(main)"
+
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith(".iot.us-east-1.localhost\n")
+
+
+def test_the_emulator_s_sections_of_a_fleet_file_are_right() -> None:
+    (shown,) = code_blocks(section("The emulator"), "toml")
+    (fleet,) = code_blocks(section("Your own fleet"), "toml")
+
+    parsed = parse_fleet(fleet + shown, ROOT / "fleet.toml")
+
+    settings = emulator_settings(parsed.file.emulator, ROOT / "fleet.toml")
+    assert settings.quotas.connects_per_second is None
+    assert settings.quotas.certificate_registrations_per_second == 15
+    (fault,) = emulator_faults(parsed.file.emulator, {"staging": "222222222222"}, ROOT / "fleet.toml")
+    assert fault.account_id == "222222222222"
+
+
+def test_every_fault_is_listed() -> None:
+    listed = re.findall(r"`(\w+)`", section("The emulator").partition("\nFaults: ")[2].partition("; each takes")[0])
+
+    assert listed == [each.value for each in FaultKind]
 
 
 def test_scripts_and_files_that_readme_names_exist() -> None:
@@ -215,7 +318,10 @@ def test_the_number_of_operations_is_the_one_given() -> None:
 
     assert abs(len(table.IOT) - int(found[1])) < 5
     assert abs(len(every) - int(found[2])) < 30
-    for name in re.findall(r"`((?:Create|Register|Transfer)\w+)`", section("The emulator")):
+    missing = README[found.end() : README.index("\n- ", found.end())]
+    named = re.findall(r"`([A-Z]\w+)`", missing)
+    assert named
+    for name in named:
         assert name in every
         assert name not in table.IOT
 

@@ -53,13 +53,13 @@ class AdminApp:
                 kind, payload = self._metrics_text(method)
             else:
                 query = scope["query_string"].decode("latin-1")
-                payload = json.dumps(self.routes.answer(method, scope["path"], query, body)).encode()
+                payload = _json(self.routes.answer(method, scope["path"], query, body))
             status = 200
         except AdminError as error:
-            status, payload = error.status, json.dumps({"error": str(error)}).encode()
+            status, payload = error.status, _json({"error": str(error)})
         except Exception:  # the boundary: a bug of ours is told, and the port goes on
             _log.exception("admin request failed: %s %s", method, scope["path"])
-            status, payload = 500, json.dumps({"error": "devicesim failed on this request; its log says why"}).encode()
+            status, payload = 500, _json({"error": "devicesim failed on this request; its log says why"})
         answer = [(b"content-type", kind.encode()), (b"content-length", str(len(payload)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": answer})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else payload})
@@ -125,3 +125,8 @@ async def _body(receive: Receive) -> bytes:
             raise AdminError(413, f"the request's body is longer than {MAX_BODY} bytes")
         return bytes(body)
     raise AdminError(408, f"the request's body did not arrive within {BODY_TIMEOUT:g} s")
+
+
+def _json(document: object) -> bytes:
+    """With a newline, for people at a terminal."""
+    return json.dumps(document).encode() + b"\n"

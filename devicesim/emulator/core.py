@@ -27,7 +27,7 @@ from devicesim.emulator.session import Message
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.shadowservice import ShadowService
 from devicesim.emulator.state.records import ProvisioningClaim
-from devicesim.emulator.topicrules import RulesEngine
+from devicesim.emulator.topicrules.engine import RulesEngine
 
 _TICK = 0.001
 """Seconds to which the registry knows the time."""

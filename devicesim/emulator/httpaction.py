@@ -16,10 +16,10 @@ from urllib.parse import SplitResult, urlsplit
 import h11
 import trio
 
-from devicesim.emulator.ruleactions import HTTPPost
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.destinations import is_loopback_name
-from devicesim.emulator.topicrules import Done, RulesEngine
+from devicesim.emulator.topicrules.actions import HTTPPost
+from devicesim.emulator.topicrules.engine import Done, RulesEngine
 
 WORKERS: Final = 10
 MAX_RESPONSE: Final = 16_384

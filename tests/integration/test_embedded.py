@@ -273,9 +273,9 @@ def test_the_admin_port_over_http(running: Emulator) -> None:
     status, text = over_http(running, "POST", "/reset", Origin="http://evil.example")
     assert (status, "another site" in text) == (403, True)
     assert over_http(running, "GET", f"/state/things?account={running.accounts[0].account_id}")[1].count("robot") > 0
-    assert over_http(running, "POST", "/reset") == (200, '{"status": "ok"}')
+    assert over_http(running, "POST", "/reset") == (200, '{"status": "ok"}\n')
     assert '"items": []' in over_http(running, "GET", f"/state/things?account={running.accounts[0].account_id}")[1]
-    assert over_http(running, "DELETE", "/faults") == (200, '{"removed": []}')
+    assert over_http(running, "DELETE", "/faults") == (200, '{"removed": []}\n')
     assert over_http(running, "POST", "/clock", {"advance": 60})[0] == 200
     assert over_http(running, "GET", "/explain?certificate_id=x")[0] == 404
 

@@ -11,8 +11,8 @@ import trio
 import trustme
 
 from devicesim.emulator.httpaction import HTTPActions
-from devicesim.emulator.ruleactions import HTTPPost
 from devicesim.emulator.settings import Settings
+from devicesim.emulator.topicrules.actions import HTTPPost
 from tests.emulator_support import World
 from tests.gateway_support import until
 

@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devicesim.emulator.ruleeval import run, substitute
-from devicesim.emulator.rulefunctions import KNOWN_FUNCTIONS, Context
-from devicesim.emulator.rulesql import VERSION_2015, VERSION_2016, RuleSQLError, parse, parse_template
-from devicesim.emulator.ruletree import Statement, Template
-from devicesim.emulator.rulevalues import RuleEvaluationError, read_json, same, write_json
+from devicesim.emulator.topicrules.evaluation import run, substitute
+from devicesim.emulator.topicrules.functions import KNOWN_FUNCTIONS, Context
+from devicesim.emulator.topicrules.sql import VERSION_2015, VERSION_2016, RuleSQLError, parse, parse_template
+from devicesim.emulator.topicrules.tree import Statement, Template
+from devicesim.emulator.topicrules.values import RuleEvaluationError, read_json, same, write_json
 
 WORDS = st.sampled_from(
     [

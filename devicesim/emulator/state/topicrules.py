@@ -6,15 +6,15 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
-from devicesim.emulator import rulesql
 from devicesim.emulator.apierrors import APIError, invalid_request, resource_already_exists
-from devicesim.emulator.rulesql import RuleSQLError
-from devicesim.emulator.ruletree import Statement, Template
 from devicesim.emulator.state.destinations import RuleDestinations, url_problem
 from devicesim.emulator.state.environment import Environment
 from devicesim.emulator.state.partition import Partition
 from devicesim.emulator.state.tags import Tags
 from devicesim.emulator.state.topicrulerecords import TopicRule
+from devicesim.emulator.topicrules import sql as rulesql
+from devicesim.emulator.topicrules.sql import RuleSQLError
+from devicesim.emulator.topicrules.tree import Statement, Template
 from devicesim.emulator.topics import filter_problem
 
 MAX_ACTIONS: Final = 10

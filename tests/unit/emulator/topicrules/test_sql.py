@@ -2,8 +2,8 @@
 
 import pytest
 
-from devicesim.emulator.rulesql import VERSION_2015, VERSION_2016, RuleSQLError, parse, parse_template
-from devicesim.emulator.ruletree import Binary, Call, Expression, Literal, Member, Name, Star
+from devicesim.emulator.topicrules.sql import VERSION_2015, VERSION_2016, RuleSQLError, parse, parse_template
+from devicesim.emulator.topicrules.tree import Binary, Call, Expression, Literal, Member, Name, Star
 
 
 def problem(sql: str, version: str = VERSION_2016) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from devicesim.emulator.packets import Properties
-from devicesim.emulator.ruleeval import run, substitute
-from devicesim.emulator.rulefunctions import ELSEWHERE, KNOWN_FUNCTIONS, Context
-from devicesim.emulator.rulesql import VERSION_2015, VERSION_2016, parse, parse_template
-from devicesim.emulator.rulevalues import RuleEvaluationError
+from devicesim.emulator.topicrules.evaluation import run, substitute
+from devicesim.emulator.topicrules.functions import ELSEWHERE, KNOWN_FUNCTIONS, Context
+from devicesim.emulator.topicrules.sql import VERSION_2015, VERSION_2016, parse, parse_template
+from devicesim.emulator.topicrules.values import RuleEvaluationError
 
 
 def context(payload: bytes = b"{}", *, version: str = VERSION_2016, **fields: Any) -> Context:

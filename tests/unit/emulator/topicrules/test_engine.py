@@ -10,9 +10,9 @@ import pytest
 
 from devicesim.emulator.packets import Properties, Publish
 from devicesim.emulator.registry import Partition
-from devicesim.emulator.ruleactions import HTTPPost
 from devicesim.emulator.session import Message
 from devicesim.emulator.settings import Settings
+from devicesim.emulator.topicrules.actions import HTTPPost
 from tests.emulator_support import ROLE, V5, A, Client, World, device, will
 
 RULE_VERDICTS = ("rule_executed", "rule_failed", "rule_not_executed", "rule_stopped")

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from devicesim.emulator.packets import NO_PROPERTIES, Properties
-from devicesim.emulator.ruletree import Template
-from devicesim.emulator.rulevalues import RuleEvaluationError, read_json
 from devicesim.emulator.state.topicrules import templates_of
+from devicesim.emulator.topicrules.tree import Template
+from devicesim.emulator.topicrules.values import RuleEvaluationError, read_json
 
 REPUBLISH: Final = "republish"
 HTTP: Final = "http"

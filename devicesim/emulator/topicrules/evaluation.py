@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from decimal import ROUND_FLOOR, Decimal, DecimalException
 from typing import Final
 
-from devicesim.emulator.rulefunctions import Context, call
-from devicesim.emulator.ruletree import (
+from devicesim.emulator.topicrules.functions import Context, call
+from devicesim.emulator.topicrules.tree import (
     ArrayLiteral,
     Binary,
     Call,
@@ -31,7 +31,7 @@ from devicesim.emulator.ruletree import (
     Unary,
     Variable,
 )
-from devicesim.emulator.rulevalues import (
+from devicesim.emulator.topicrules.values import (
     DECIMALS,
     UNDEFINED,
     RuleEvaluationError,

@@ -1,4 +1,4 @@
-"""The syntax tree of rule SQL: what :mod:`~devicesim.emulator.rulesql` makes and ``ruleeval`` evaluates. Pure."""
+"""The syntax tree of rule SQL: what ``sql`` makes and ``evaluation`` evaluates. Pure."""
 
 from dataclasses import dataclass
 from decimal import Decimal

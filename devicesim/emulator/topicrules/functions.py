@@ -16,8 +16,8 @@ from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 from devicesim.emulator.packets import NO_PROPERTIES, Properties
-from devicesim.emulator.ruletime import find_zone, format_time, parse_epoch
-from devicesim.emulator.rulevalues import (
+from devicesim.emulator.topicrules.times import find_zone, format_time, parse_epoch
+from devicesim.emulator.topicrules.values import (
     DECIMALS,
     UNDEFINED,
     RuleEvaluationError,

@@ -21,16 +21,16 @@ from devicesim.emulator.dataplane import DataPlane
 from devicesim.emulator.history import Kind
 from devicesim.emulator.recorder import Recorder
 from devicesim.emulator.registry import Partition, Registry
-from devicesim.emulator.ruleactions import HTTP, CompiledAction, HTTPPost, Substitute, compile_action
-from devicesim.emulator.ruleeval import run, substitute
-from devicesim.emulator.rulefunctions import Context
-from devicesim.emulator.ruletree import Statement, Template
-from devicesim.emulator.rulevalues import RuleEvaluationError, from_plain, write_json
 from devicesim.emulator.sendable import message_problem
 from devicesim.emulator.session import Message
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.destinations import url_problem
 from devicesim.emulator.state.topicrulerecords import DestinationStatus, RuleDestination, TopicRule
+from devicesim.emulator.topicrules.actions import HTTP, CompiledAction, HTTPPost, Substitute, compile_action
+from devicesim.emulator.topicrules.evaluation import run, substitute
+from devicesim.emulator.topicrules.functions import Context
+from devicesim.emulator.topicrules.tree import Statement, Template
+from devicesim.emulator.topicrules.values import RuleEvaluationError, from_plain, write_json
 from devicesim.emulator.topics import SubscriptionTree, topic_problem
 
 CONFIRMATION: Final = "DestinationConfirmation"

@@ -4,7 +4,7 @@ from datetime import UTC
 
 import pytest
 
-from devicesim.emulator.ruletime import find_zone, format_time, parse_epoch
+from devicesim.emulator.topicrules.times import find_zone, format_time, parse_epoch
 
 MOMENT = 1_700_000_000_123  # Tuesday, 14 November 2023, 22:13:20.123 UTC
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal, DecimalException
 from typing import Final, NoReturn
 
-from devicesim.emulator.rulefunctions import KNOWN_FUNCTIONS, SINCE_2016
-from devicesim.emulator.ruletree import (
+from devicesim.emulator.topicrules.functions import KNOWN_FUNCTIONS, SINCE_2016
+from devicesim.emulator.topicrules.tree import (
     ArrayLiteral,
     Binary,
     Call,
@@ -33,7 +33,7 @@ from devicesim.emulator.ruletree import (
     Unary,
     Variable,
 )
-from devicesim.emulator.rulevalues import DECIMALS, to_integer
+from devicesim.emulator.topicrules.values import DECIMALS, to_integer
 
 VERSION_2015: Final = "2015-10-08"
 VERSION_2016: Final = "2016-03-23"

@@ -1,0 +1,1 @@
+"""Topic rules: their SQL, its values and functions, and the engine that runs them. Pure."""
