@@ -3,7 +3,7 @@
     def test_my_robot(iot_emulator):
         dev, prod = iot_emulator.accounts
         dev.client("iot").register_ca_certificate(...)
-        my_robot.connect(prod.mqtt_host, prod.mqtt_port, sni=prod.endpoint, ca=prod.ca_file)
+        my_robot.connect(prod.mqtt_host, prod.mqtt_port, server_name=prod.endpoint, trust=prod.ca_file)
         assert iot_emulator.history(verdict="registered")
         assert iot_emulator.explain(certificate_id)["stopped_at"] == "status"
 

@@ -1,5 +1,6 @@
 """What the tests of the emulator's control plane share: a clock that is told the time, certificates of every kind."""
 
+import base64
 import queue
 import random
 import threading
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
+import pytest
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -17,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from devicesim.emulator.api import ControlPlane
-from devicesim.emulator.apierrors import invalid_request
+from devicesim.emulator.apierrors import APIError, invalid_request
 from devicesim.emulator.httpd import ControlPlaneApp, serve_http
 from devicesim.emulator.registry import Registry
 from devicesim.emulator.state.environment import ControlSettings
@@ -47,6 +49,13 @@ def validate_template(body: str) -> None:
     """Stands for the template language: everything is a template but one text."""
     if body == BAD_TEMPLATE:
         raise invalid_request("Invalid registration template.")
+
+
+def code_of(call: Callable[[], object]) -> str:
+    """The error code with which the call is refused."""
+    with pytest.raises(APIError) as caught:
+        call()
+    return caught.value.code
 
 
 def make_registry(clock: Callable[[], float] | None = None, settings: ControlSettings | None = None) -> Registry:
@@ -117,6 +126,30 @@ def name(common_name: str) -> x509.Name:
 
 def pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def odd_certificate(kind: str) -> str:
+    """The PEM of a certificate that ``cryptography`` can not look into, though TLS libraries take it."""
+    key = make_key("odd")
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    if kind == "version 2":
+        der = make_certificate("odd", key=key).public_bytes(Encoding.DER)
+        odd = der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020101"), 1)
+        assert odd != der
+        return f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(odd).decode()}-----END CERTIFICATE-----\n"
+    tag = {"x400Address": "a3", "ediPartyName": "a5"}[kind]
+    names = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex(f"3004{tag}020500"))
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name("odd"))
+        .issuer_name(name("odd"))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=1))
+        .add_extension(names, critical=False)
+    )
+    return pem(builder.sign(key, hashes.SHA256()))
 
 
 @dataclass

@@ -11,7 +11,7 @@ import sys
 
 import trio
 
-from devicesim.emulator import service
+from devicesim.emulator import httpd, service
 from devicesim.emulator.quotas import Quotas
 from devicesim.emulator.settings import Settings
 
@@ -26,6 +26,7 @@ async def _run(config: service.EmulatorConfig) -> None:
 
 
 def main() -> None:
+    httpd.KEEP_ALIVE = 3.0  # connections that clients have closed are kept as long, and the tests wait for their end
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     config = service.EmulatorConfig(

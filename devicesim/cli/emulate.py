@@ -10,6 +10,7 @@ import click
 import trio
 
 from devicesim.cli.emulated import emulator_faults, emulator_settings
+from devicesim.emulator.embedded import made_up_accounts
 from devicesim.emulator.quotas import Quotas
 from devicesim.emulator.service import AccountConfig, EmulatorConfig, serve
 from devicesim.errors import TargetError
@@ -77,10 +78,7 @@ def command(
             for name, each in fleet.file.accounts.items()
         )
     else:
-        configured = tuple(
-            AccountConfig(name=f"account-{n}", account_id=_account_id(n), region="us-east-1")
-            for n in range(1, (accounts or 2) + 1)
-        )
+        configured = made_up_accounts(accounts or 2)
     settings = emulator_settings(section, fleet_path or Path("-"))
     if quotas is not None:
         settings = replace(settings, quotas=Quotas() if quotas == "aws" else Quotas.lifted())
@@ -97,11 +95,6 @@ def command(
         state=state,
     )
     trio.run(_serve, config, until_stdin_closes)
-
-
-def _account_id(number: int) -> str:
-    """111111111111 to 999999999999, then made-up ones: easy to tell apart in a log."""
-    return str(number) * 12 if number < 10 else f"{number:012d}"
 
 
 async def _serve(config: EmulatorConfig, until_stdin_closes: bool) -> None:

@@ -35,6 +35,7 @@ from devicesim.emulator.explain import Question, UnknownCertificateError
 from devicesim.emulator.faults import Fault, FaultKind
 from devicesim.emulator.registry import Partition
 from devicesim.emulator.state.journal import Shape, shapes
+from devicesim.emulator.state.x509rules import UNREADABLE
 
 DEFAULT_LIMIT: Final = 1000
 """Entries, records or names that one answer holds unless asked for more."""
@@ -133,7 +134,7 @@ class AdminRoutes:
         if pem is not None:
             try:
                 der = x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
-            except ValueError as exc:
+            except UNREADABLE as exc:
                 raise AdminError(400, f"certificate_pem is not a certificate: {exc}") from exc
             certificate, problem = admission.read_leaf(der)
             if certificate is None:

@@ -32,6 +32,7 @@ from devicesim.emulator.state.records import (
     DomainStatus,
     EffectiveTemplate,
 )
+from devicesim.emulator.state.x509rules import UNREADABLE
 from devicesim.emulator.variables import NOTHING_ASKED, Asked, Variables
 from devicesim.pki.identity import certificate_id
 
@@ -332,7 +333,7 @@ def _parsed(chain: Sequence[bytes]) -> list[x509.Certificate]:
     for der in chain[:_MAX_CHAIN]:
         try:
             certificates.append(x509.load_der_x509_certificate(der))
-        except ValueError:  # OpenSSL took it, cryptography is stricter; it cannot be a registered CA then
+        except UNREADABLE:  # OpenSSL took it, cryptography is stricter; it cannot be a registered CA then
             continue
     return certificates
 
@@ -470,7 +471,7 @@ def read_leaf(der: bytes) -> tuple[x509.Certificate | None, str]:
         for part in (leaf.issuer, leaf.subject):
             part.public_bytes()
         _ = leaf.not_valid_before_utc, leaf.not_valid_after_utc, leaf.serial_number
-    except ValueError as exc:
+    except UNREADABLE as exc:
         return None, f"the client certificate cannot be read: {' '.join(str(exc).split())}"
     return leaf, ""
 

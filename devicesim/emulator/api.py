@@ -90,6 +90,7 @@ class ControlPlane:
         return response
 
     def _answer(self, request: HTTPRequest, request_id: str) -> HTTPResponse:
+        _check_same_site(request)
         caller = _browser(request) or self._credentials.identify(request, now=self._registry.environment.now())
         if caller.service == "sts":
             return self._call_sts(caller, request, request_id)
@@ -164,6 +165,14 @@ def _handler(handlers: Mapping[str, Handler], operation: OperationModel) -> Hand
     if handler is None:
         raise _not_emulated(f"the operation {operation.name}")
     return handler
+
+
+def _check_same_site(request: HTTPRequest) -> None:
+    """Refuse what a web page of another site sends: a presigned request needs no header that a browser asks us about
+    first, any key will do, and the port is on loopback, where every page's scripts can send to."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2].lower() != request.headers.get("host", "").lower():
+        raise APIError("AccessDeniedException", f"The request comes from a web page of {origin}")
 
 
 def _browser(request: HTTPRequest) -> Caller | None:

@@ -11,12 +11,12 @@ Not here, and refused rather than ignored: QoS 2, subscription identifiers, enha
 them. Brokers share nothing: a message cannot leave its account and Region.
 """
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from dataclasses import replace
 from typing import Final
 
 from devicesim.emulator import limits
-from devicesim.emulator.connection import Connection, DisconnectReason, End, Phase
+from devicesim.emulator.connection import Connection, DisconnectReason, End, Permissions, Phase
 from devicesim.emulator.lifecycle import Lifecycle
 from devicesim.emulator.packets import (
     NO_PROPERTIES,
@@ -48,6 +48,13 @@ from devicesim.emulator.timers import Timers
 _PUBLISH: Final = ("iot:Publish",)
 _PUBLISH_RETAINED: Final = ("iot:Publish", "iot:RetainPublish")
 _FOR_EVER: Final = 0xFFFF_FFFF  # Session Expiry Interval (3.1.2.11.2)
+
+
+def will_allowed(permissions: Permissions, will: Will) -> bool:
+    """Whether policies let a client publish its will; one that may not cannot connect (developer guide, "connect
+    attempt failure event", D)."""
+    actions = _PUBLISH_RETAINED if will.retain else _PUBLISH
+    return all(permissions.allows(action, "topic", will.topic) for action in actions)
 
 
 class Broker:
@@ -154,12 +161,6 @@ class Broker:
             session.resume(now)
             self._routes.serve_groups(session, now)
 
-    def will_allowed(self, connection: Connection, will: Will) -> bool:
-        """Whether policies let the client publish its will; one that may not cannot connect (developer guide,
-        "connect attempt failure event", D)."""
-        actions = _PUBLISH_RETAINED if will.retain else _PUBLISH
-        return all(connection.permissions.allows(action, "topic", will.topic) for action in actions)
-
     def connect_failed(self, connection: Connection, now: float) -> None:
         """Policies did not let it in."""
         self._lifecycle.connect_failed(connection, now)
@@ -238,7 +239,7 @@ class Broker:
 
     def _start_will(self, session: Session, will: Will, connection: Connection, now: float) -> None:
         """Publish after the will's delay, or when the session ends before that (3.1.3.2.2)."""
-        if not self.will_allowed(connection, will):
+        if not will_allowed(connection.permissions, will):
             session.will = None
             return
         delay = min(will.properties.will_delay_interval or 0, session.expiry)
@@ -291,6 +292,10 @@ class Broker:
     def retained_since(self, topic: str) -> float:
         """When the topic's retained message, which there must be, was kept, on the broker's clock."""
         return self._routes.retained_since(topic)
+
+    def has_room(self, message: Message, now: float) -> bool:
+        """Whether the message can be retained, or is not to be."""
+        return self._routes.has_room(message, now)
 
     def publish_to(self, client_id: str, message: Message, now: float) -> bool:
         """Deliver to one client alone, in answer to it; ``False`` when it has not subscribed to that topic."""
@@ -404,9 +409,9 @@ class Broker:
             connection.fail(ReasonCode.QUOTA_EXCEEDED, f"{detail} {settings.max_filters_per_subscribe}")
             return
         codes: list[int] = []
-        accepted: list[str] = []
-        retained: list[Delivery] = []
-        for asked in packet.subscriptions:
+        granted: list[Subscription] = []
+        held = set(session.subscriptions)
+        for asked in packet.subscriptions:  # nothing is subscribed before it is clear that the connection survives it
             option = asked
             if asked.qos > 1:
                 if not connection.is_v5 or settings.subscribe_qos_2_v5 == "disconnect":
@@ -417,11 +422,11 @@ class Broker:
             if shared is not None and option.no_local:  # MQTT-3.8.3-4
                 connection.fail(ReasonCode.PROTOCOL_ERROR, f"SUBSCRIBE {asked.topic_filter!r} with No Local")
                 return
-            refusal = self._subscription_problem(connection, session, option)
+            refusal = self._subscription_problem(connection, session, option, held)
             if refusal is None:
                 codes.append(option.qos)
-                accepted.append(option.topic_filter)
-                retained += self._subscribe(session, option, now)
+                granted.append(option)
+                held.add(option.topic_filter)
                 continue
             code, detail = refusal
             denied = code is ReasonCode.NOT_AUTHORIZED
@@ -437,16 +442,19 @@ class Broker:
             )
             connection.fail(code, detail, reason=reason)
             return
+        retained = [delivery for option in granted for delivery in self._subscribe(session, option, now)]
         connection.send(SubAck(packet_id=packet.packet_id, reason_codes=tuple(codes)))
         for delivery in retained:
             session.deliver(delivery, now)
+        accepted = [option.topic_filter for option in granted]
         self._lifecycle.subscribed(connection, session, accepted, now)
         if any(parse_filter(topic_filter) is not None for topic_filter in accepted):
             self._routes.serve_groups(session, now)
 
     def _subscription_problem(
-        self, connection: Connection, session: Session, option: Subscription
+        self, connection: Connection, session: Session, option: Subscription, held: Collection[str]
     ) -> tuple[ReasonCode, str] | None:
+        """Why ``option`` is not granted to a session that has, or is about to have, the filters ``held``."""
         settings = self._settings
         topic_filter = option.topic_filter
         shared = parse_filter(topic_filter)
@@ -463,7 +471,7 @@ class Broker:
             detail = f"{topic_filter!r} has {len(group.members)} subscribers, the most there can be"
             return ReasonCode.QUOTA_EXCEEDED, detail
         limit = settings.max_subscriptions_per_connection
-        if topic_filter not in session.subscriptions and len(session.subscriptions) >= limit:
+        if topic_filter not in held and len(held) >= limit:
             return ReasonCode.QUOTA_EXCEEDED, f"the connection has {limit} subscriptions, the most there can be"
         return None
 

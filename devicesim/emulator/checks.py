@@ -29,6 +29,10 @@ class Stop(StrEnum):
     """Asked by the data plane, not here."""
     FAULTS = "faults"
     """As the quotas."""
+    LIMITS = "limits"
+    """What the CONNECT asks for is within AWS's limits. Asked when it is let in, as is the next."""
+    WILL = "will"
+    """The policies allow its will."""
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from devicesim.emulator import cbor, history, provisioning, shadows, trail
+from devicesim.emulator import cbor, history, provisioning, shadows
 from devicesim.emulator.apierrors import APIError
 from devicesim.emulator.dataplane import DataPlane
 from devicesim.emulator.deviceconnection import DeviceConnection
@@ -204,7 +204,14 @@ class Claims:
         outcome = provisioning.register_thing(
             self._registry, asked.partition, template.body, parameters, certificate_id=held.certificate_id
         )
-        self._tell(asked, template, held, outcome)
+        self._recorder.provisioning(
+            self._registry.environment,
+            asked.partition,
+            template,
+            outcome,
+            certificate_id=held.certificate_id,
+            client_id=asked.connection.client_id,
+        )
         if not outcome.succeeded:
             refusal = _refusal(outcome.error or "InternalFailureException", outcome.detail)
             refusal.told = True
@@ -237,36 +244,6 @@ class Claims:
                 403, "AccessDenied", f"devicesim cannot call the pre-provisioning hook {hook} of the template {name}."
             )
         return template
-
-    def _tell(
-        self, asked: _Asked, template: ProvisioningTemplate, held: OwnershipToken, outcome: provisioning.Outcome
-    ) -> None:
-        partition, environment = asked.partition, self._registry.environment
-        self._recorder.add(
-            kind=Kind.PROVISIONING,
-            verdict=history.PROVISIONED if outcome.succeeded else history.PROVISIONING_FAILED,
-            account_id=partition.account_id,
-            region=partition.region,
-            client_id=asked.connection.client_id,
-            certificate_id=held.certificate_id,
-            reason=outcome.error,
-            logged_by_aws=not outcome.succeeded,
-            detail=outcome.detail,
-            thing=outcome.thing_name,
-            event=trail.RegisterThing(
-                account_id=partition.account_id,
-                region=partition.region,
-                time=environment.now(),
-                event_id=environment.uuid(),
-                request_id=environment.uuid(),
-                role_arn=template.role_arn,
-                template_body=template.body,
-                parameters=outcome.parameters,
-                error=outcome.error,
-                message=outcome.detail,
-                resource_arns=outcome.resource_arns,
-            ),
-        )
 
     def _note(self, connection: DeviceConnection, verdict: str, detail: str, reason: str | None = None) -> None:
         self._recorder.note(

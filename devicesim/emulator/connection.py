@@ -248,13 +248,17 @@ class Connection:
         if not self.outbound_alias_maximum:
             return self.send(packet)
         topic = packet.topic
-        alias = self.outbound_aliases.get(topic)
-        if alias is not None:
-            return self.send(replace(packet, topic="", properties=replace(packet.properties, topic_alias=alias)))
-        alias = len(self.outbound_aliases) + 1
+        known = self.outbound_aliases.get(topic)
+        alias = known or len(self.outbound_aliases) + 1
         if alias > self.outbound_alias_maximum:
             return self.send(packet)
-        if not self.send(replace(packet, properties=replace(packet.properties, topic_alias=alias))):
+        aliased = replace(
+            packet, topic="" if known else topic, properties=replace(packet.properties, topic_alias=alias)
+        )
+        limit = self.max_outbound_packet
+        if limit is not None and len(encode(aliased, self.version)) > limit:
+            return self.send(packet)  # three bytes less, or a topic that is shorter than its alias
+        if not self.send(aliased):
             return False
         self.outbound_aliases[topic] = alias
         return True

@@ -130,7 +130,7 @@ class DataPlane:
         if presented.door.alpn and not presented.alpn:
             connection.http = HTTPRefusal()
         deadline = now + self.settings.connect_timeout
-        connection.timer = self.timers.schedule(deadline, partial(self._no_connect, connection))
+        connection.timer = self.timers.schedule(deadline, partial(self._no_connect, connection), leaps=False)
         if self.faults.has(FaultKind.DROP_AFTER_HANDSHAKE):
             partition = account_named(self.registry, presented, self.settings)
             fault = self.guard.fault(FaultKind.DROP_AFTER_HANDSHAKE, now, presented, partition=partition)
@@ -234,6 +234,10 @@ class DataPlane:
         broker = self._brokers.get((partition.account_id, partition.region))
         return None if broker is None else broker.session_of(client_id)
 
+    def has_room(self, partition: Partition, message: Message, now: float) -> bool:
+        """Whether the account can retain the message, or need not."""
+        return self._broker(partition).has_room(message, now)
+
     def publish_to(self, partition: Partition, client_id: str, message: Message, now: float) -> bool:
         """Answer one client, which alone is to know; ``False`` when it has not subscribed to that topic."""
         received = self._broker(partition).publish_to(client_id, message, now)
@@ -252,8 +256,9 @@ class DataPlane:
         }
 
     def advance(self, seconds: float) -> None:
-        """Put the clock forward. Live connections do not time out by it: the network's own time goes on as before."""
+        """Put the clock forward. No connection times out by it: the network's own time goes on as before."""
         self.clock.advance(seconds)
+        self.timers.advanced(seconds)
         for connection in self._live:
             connection.last_packet += seconds
         self.wake()
@@ -265,6 +270,7 @@ class DataPlane:
         self._settle(now)
         self._brokers.clear()
         self._just_in_time.reset()
+        self.guard.reset()
         self.wake()
 
     def load(self, partition: Partition) -> Load:

@@ -4,7 +4,9 @@ The verdict is :func:`admission.decide`'s own, on the registry as it stands, wit
 decided here a second time. Quotas and faults, which the data plane asks after that, are looked at without using them
 up, and the template of a provisioning run is filled in without running it.
 
-What a device sent is taken from the question, else from its last CONNECT, else assumed and said so.
+What a device sent is taken from the question, else from its last CONNECT, else assumed and said so. What fails before a
+CONNECT can be read (handshake, framing) or after it was answered is no check of it: that stands in the history, the end
+of which is part of the answer.
 """
 
 from collections import OrderedDict
@@ -14,12 +16,15 @@ from typing import Final
 
 from cryptography import x509
 
-from devicesim.emulator import admission, provisioning
+from devicesim.emulator import admission, history, limits, provisioning
 from devicesim.emulator.admission import Decision, Door, Presented, Verdict
 from devicesim.emulator.apierrors import APIError
+from devicesim.emulator.broker import will_allowed
 from devicesim.emulator.checks import Stop, Trace
 from devicesim.emulator.dataplane import DataPlane
 from devicesim.emulator.faults import FaultKind
+from devicesim.emulator.frontdoor import policy_asked
+from devicesim.emulator.packets import Connect, Will
 from devicesim.emulator.registry import Partition
 from devicesim.emulator.state.records import load_certificate
 from devicesim.emulator.variables import NOTHING_ASKED, Asked
@@ -76,13 +81,17 @@ class Step:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
     """A device's last CONNECT."""
 
     presented: Presented
     client_id: str
     asked: Asked
+    will: Will | None
+    """Without its payload."""
+    problem: str
+    """Why AWS's limits are against the packet; empty when they are not."""
     time: float
 
 
@@ -101,7 +110,7 @@ class Explainer:
         """Forget what devices have shown."""
         self._seen.clear()
 
-    def _saw(self, presented: Presented, client_id: str, asked: Asked, decision: Decision) -> None:
+    def _saw(self, presented: Presented, client_id: str, packet: Connect, decision: Decision) -> None:
         leaf_id = presented.certificate_id
         if leaf_id is None:
             return
@@ -109,7 +118,15 @@ class Explainer:
             presented = replace(presented, leaf=None)  # the record has it
         if sum(map(len, presented.chain)) > _MAX_CHAIN_BYTES:
             presented = replace(presented, chain=())
-        self._seen[leaf_id] = _Seen(presented, client_id, asked, self._clock.wall())
+        problem = limits.connect_problem(packet, self._settings)
+        self._seen[leaf_id] = _Seen(
+            presented=presented,
+            client_id=client_id,
+            asked=policy_asked(packet, self._settings),
+            will=None if packet.will is None else replace(packet.will, payload=b""),
+            problem="" if problem is None else problem[1],
+            time=self._clock.wall(),
+        )
         self._seen.move_to_end(leaf_id)
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
@@ -133,6 +150,10 @@ class Explainer:
             trace=trace,
         )
         steps, stopped = self._steps(decision, trace, presented, leaf, client_id)
+        if decision.verdict is Verdict.ADMITTED:
+            asks = self._asked(decision, presented, client_id, seen)
+            steps = [asks.get(each.check, each) for each in steps]
+            stopped = stopped or next((check for check, each in asks.items() if each.result == "stopped"), None)
         partition = decision.partition
         return {
             "certificate_id": leaf_id,
@@ -272,7 +293,23 @@ class Explainer:
             provisioning.resolve(decision.template.body, leaf, presented.certificate_id or "")
         except APIError as error:
             return Step(check=Stop.TEMPLATE, result="stopped", detail=f"JITP fails: {error.code}: {error.message}")
-        return Step(check=Stop.TEMPLATE, result="passed", detail=f"template {name} can be filled in; JITP runs it")
+        failed = self._last_run_failed(decision, presented)
+        if failed is not None:
+            return Step(check=Stop.TEMPLATE, result="stopped", detail=f"JITP failed the last time: {failed}")
+        detail = f"template {name} can be filled in; what it names (groups, policies) is looked up when JITP runs it"
+        return Step(check=Stop.TEMPLATE, result="passed", detail=detail)
+
+    def _last_run_failed(self, decision: Decision, presented: Presented) -> str | None:
+        assert decision.partition is not None
+        runs = self._plane.history.select(
+            account_id=decision.partition.account_id,
+            certificate_id=presented.certificate_id,
+            kind=history.Kind.PROVISIONING,
+            limit=1,
+        )
+        if not runs or runs[0].verdict != history.PROVISIONING_FAILED:
+            return None
+        return f"{runs[0].reason}: {runs[0].detail}"
 
     def _quotas(self, decision: Decision, partition: Partition, client_id: str) -> Step:
         plane = self._plane
@@ -284,6 +321,34 @@ class Explainer:
         if used_up:
             return Step(check=Stop.QUOTAS, result="stopped", detail="; ".join(used_up))
         return Step(check=Stop.QUOTAS, result="passed", detail=f"room in {', '.join(sorted(asked))}")
+
+    def _asked(
+        self, decision: Decision, presented: Presented, client_id: str, seen: _Seen | None
+    ) -> Mapping[Stop, Step]:
+        """What else stands in the packet of a device that may connect."""
+        if seen is None:
+            unseen = "no CONNECT of the device was seen: one that asks for nothing unusual is assumed"
+            return {check: Step(check=check, result="passed", detail=unseen) for check in (Stop.LIMITS, Stop.WILL)}
+        if seen.problem and client_id == seen.client_id:
+            return {Stop.LIMITS: Step(check=Stop.LIMITS, result="stopped", detail=f"its last CONNECT: {seen.problem}")}
+        within = Step(check=Stop.LIMITS, result="passed", detail="its last CONNECT is within AWS's limits")
+        if seen.will is None:
+            return {Stop.LIMITS: within, Stop.WILL: Step(check=Stop.WILL, result="passed", detail="it has none")}
+        assert decision.partition is not None
+        permissions = admission.CertificatePermissions(
+            registry=self._registry,
+            partition=decision.partition,
+            certificate_id=presented.certificate_id or "",
+            client_id=client_id,
+            source_ip=presented.source_ip,
+            asked=seen.asked,
+        )
+        allowed = will_allowed(permissions, seen.will)
+        detail = (
+            f"iot:Publish on {seen.will.topic!r} {'is allowed' if allowed else 'denied: the will cannot be published'}"
+        )
+        will = Step(check=Stop.WILL, result="passed" if allowed else "stopped", detail=detail)
+        return {Stop.LIMITS: within, Stop.WILL: will}
 
     def _faults(self, decision: Decision, presented: Presented, client_id: str) -> Step:
         partition = decision.partition

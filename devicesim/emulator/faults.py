@@ -85,6 +85,8 @@ _FILTERS: Mapping[FaultKind, frozenset[str]] = {
 }
 """What is known where a fault of the kind happens, when it is not what is known of a client."""
 _MAY_BE_NEGATIVE = frozenset({FaultKind.CLOCK_SKEW})
+MAX_SECONDS = 10 * 366 * 86400.0
+"""Ten years: a time of day or a certificate's end that is put off by more cannot be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +122,13 @@ class Fault:
             raise ValueError(f"share is {self.share}, must be above 0 and at most 1")
         if self.count is not None and self.count < 1:
             raise ValueError(f"count is {self.count}, must be at least 1")
-        if not 0 <= self.after < float("inf"):
-            raise ValueError(f"after is {self.after}, must be a number of seconds of at least 0")
-        if self.duration is not None and not 0 < self.duration < float("inf"):
-            raise ValueError(f"duration is {self.duration}, must be a number of seconds above 0")
+        if not 0 <= self.after <= MAX_SECONDS:
+            raise ValueError(f"after is {self.after}, must be a number of seconds from 0 to {MAX_SECONDS:g}")
+        if self.duration is not None and not 0 < self.duration <= MAX_SECONDS:
+            raise ValueError(f"duration is {self.duration}, must be a number of seconds above 0 up to {MAX_SECONDS:g}")
+        account = self.account_id
+        if account is not None and not (len(account) == 12 and account.isascii() and account.isdigit()):
+            raise ValueError(f"account_id is {account!r}, must be twelve digits")
         known = _FILTERS.get(kind, _CLIENT)
         for name in sorted(_CLIENT | {"operation"}):
             if name not in known and getattr(self, name) is not None:
@@ -131,8 +136,9 @@ class Fault:
         if self.seconds is not None:
             if kind not in _DEFAULT_SECONDS:
                 raise ValueError(f"fault {kind.value} takes no seconds")
-            if not abs(self.seconds) < float("inf") or (self.seconds < 0 and kind not in _MAY_BE_NEGATIVE):
-                raise ValueError(f"seconds is {self.seconds}, must be a number of at least 0")
+            least = -MAX_SECONDS if kind in _MAY_BE_NEGATIVE else 0.0
+            if not least <= self.seconds <= MAX_SECONDS:
+                raise ValueError(f"seconds is {self.seconds}, must be a number from {least:g} to {MAX_SECONDS:g}")
 
     @property
     def time(self) -> float:
@@ -229,10 +235,12 @@ class FaultBoard:
         certificate_id: str | None = None,
         client_id: str | None = None,
         operation: str | None = None,
+        longer_than: float | None = None,
     ) -> Fault | None:
         """The fault of this kind that happens now to what is described, counted as fired.
 
         A filter of a fault fits only what is known: a fault for one account does not fire on a connection of nobody's.
+        ``longer_than``: only one whose time is.
         """
         if kind not in self._kinds:
             return None
@@ -244,8 +252,11 @@ class FaultBoard:
             "operation": operation,
         }
         for entry in self._entries.values():
-            if entry.fault.kind is kind and entry.fits(now, facts) and entry.draw():
-                return entry.fault
+            fault = entry.fault
+            if fault.kind is not kind or (longer_than is not None and fault.time <= longer_than):
+                continue
+            if entry.fits(now, facts) and entry.draw():
+                return fault
         return None
 
     def would_fire(self, kind: FaultKind, now: float, **facts: str | None) -> Sequence[Fault]:

@@ -10,7 +10,7 @@ from functools import partial
 
 from devicesim.emulator import admission, limits
 from devicesim.emulator.admission import Decision, Presented, Verdict
-from devicesim.emulator.broker import Broker
+from devicesim.emulator.broker import Broker, will_allowed
 from devicesim.emulator.clock import Clock
 from devicesim.emulator.connection import DisconnectReason, End, Phase
 from devicesim.emulator.deviceconnection import DeviceConnection
@@ -82,8 +82,8 @@ class FrontDoor:
         self._resume = resume
         self._new_id = new_id
         self._traffic = Traffic(guard, settings=settings)
-        self.decided: list[Callable[[Presented, str, Asked, Decision], None]] = []
-        """Called with what was shown, the client id, what else was asked and the decision of every CONNECT: append."""
+        self.decided: list[Callable[[Presented, str, Connect, Decision], None]] = []
+        """Called with what was shown, the client id, the packet and the decision of every CONNECT: append."""
 
     def handle(self, connection: DeviceConnection, packet: Packet, now: float) -> None:
         """A packet of the client, the first of which is CONNECT."""
@@ -146,7 +146,7 @@ class FrontDoor:
                 seen_as=stale[0],
             )
         for listener in self.decided:
-            listener(presented, client_id, asked, decision)
+            listener(presented, client_id, packet, decision)
         connection.presented = replace(presented, leaf=None, chain=())  # the record has it; tens of thousands stay open
         connection.partition = decision.partition
         connection.decided = True
@@ -208,7 +208,7 @@ class FrontDoor:
             source_ip=connection.presented.source_ip,
             asked=policy_asked(packet, self._settings),
         )
-        if packet.will is not None and not broker.will_allowed(connection, packet.will):
+        if packet.will is not None and not will_allowed(connection.permissions, packet.will):
             detail = f"the will cannot be published: iot:Publish on {packet.will.topic!r} denied"
             decision = replace(decision, verdict=Verdict.DENIED, detail=detail, logged=False)
             self._recorder.decision(connection, decision)

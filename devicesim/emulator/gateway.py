@@ -199,7 +199,8 @@ class Gateway:
         self._shaking[tls] = link
         timeout = self._plane.settings.handshake_timeout
 
-        link.timer = self._plane.timers.schedule(self._plane.clock.now() + timeout, partial(self._too_late, link))
+        late = self._plane.clock.now() + timeout
+        link.timer = self._plane.timers.schedule(late, partial(self._too_late, link), leaps=False)
 
     def _too_late(self, link: _Link, now: float) -> None:
         if link.stage is _Stage.HANDSHAKE:
@@ -333,7 +334,7 @@ class Gateway:
             if pause > 0:
                 link.paused = True
                 self._want(link, link.wanted)
-                self._plane.timers.schedule(now + pause, partial(self._go_on, link))
+                self._plane.timers.schedule(now + pause, partial(self._go_on, link), leaps=False)
                 return
 
     def _go_on(self, link: _Link, _now: float) -> None:
@@ -410,7 +411,7 @@ class Gateway:
         self._want(link, selectors.EVENT_READ)
 
     def _close_after(self, link: _Link, now: float) -> None:
-        link.timer = self._plane.timers.schedule(now + _LINGER, lambda _at: self._close(link))
+        link.timer = self._plane.timers.schedule(now + _LINGER, lambda _at: self._close(link), leaps=False)
 
     def _linger(self, link: _Link) -> None:
         try:

@@ -23,6 +23,7 @@ from devicesim.emulator.state.records import CertificateChange, CertificateChang
 
 _PER_ACCOUNT = "connects_per_second"
 _REGISTRATIONS = "certificate_registrations_per_second"
+_NEWS = frozenset({CertificateChangeKind.REGISTERED, CertificateChangeKind.STATUS, CertificateChangeKind.DELETED})
 _STALE_KEPT = 10_000
 """Changes of status that are remembered while the front door is to be behind."""
 
@@ -68,6 +69,7 @@ class Guard:
         partition: Partition | None = None,
         connection: DecidedOn | None = None,
         client_id: str | None = None,
+        longer_than: float | None = None,
         detail: str = "",
     ) -> Fault | None:
         """The fault that happens to a connection now; told in the history."""
@@ -80,6 +82,7 @@ class Guard:
             region=presented.door.region if partition is None else partition.region,
             certificate_id=presented.certificate_id,
             client_id=client_id,
+            longer_than=longer_than,
         )
         if fault is not None:
             self._recorder.note(
@@ -139,13 +142,19 @@ class Guard:
         if not self.faults.has(FaultKind.STALE_CERTIFICATE_STATE):
             self._changed.clear()
             return
-        if change.kind is not CertificateChangeKind.STATUS or change.previous_status is None:
+        if change.kind not in _NEWS:
             return
         key = (change.account_id, change.region, change.certificate_id)
         self._changed.pop(key, None)
+        if change.previous_status is None or change.kind is not CertificateChangeKind.STATUS:
+            return  # another record than the one that had that status
         self._changed[key] = (self._clock.now(), change.previous_status)
         if len(self._changed) > _STALE_KEPT:
             del self._changed[next(iter(self._changed))]
+
+    def reset(self) -> None:
+        """Forget what certificates were: their accounts are no more (POST /reset)."""
+        self._changed.clear()
 
     def seen_as(
         self, now: float, presented: Presented, partition: Partition, *, connection: DecidedOn, client_id: str
@@ -157,9 +166,6 @@ class Guard:
         if changed is None:
             return None
         when, status = changed
-        longest = max(each.fault.time for each in self.faults.list(now) if _is_stale(each.fault))
-        if now >= when + longest:
-            return None
         fault = self.fault(
             FaultKind.STALE_CERTIFICATE_STATE,
             now,
@@ -167,11 +173,10 @@ class Guard:
             partition=partition,
             connection=connection,
             client_id=client_id,
+            longer_than=now - when,
             detail=f"the certificate is seen as {status}, as it was until {now - when:.3f} s ago",
         )
-        if fault is None or now >= when + fault.time:
-            return None
-        return status, when + fault.time - now
+        return None if fault is None else (status, when + fault.time - now)
 
     # --- CONNECT ---
 
@@ -252,16 +257,17 @@ class Guard:
     def call(self, partition: Partition, service: str, operation: str) -> None:
         """An operation of the API is to be carried out: raises ``APIError`` when a quota or a fault is against it."""
         now = self._clock.now()
-        facts = {"account_id": partition.account_id, "region": partition.region, "operation": operation}
+        account_id, region = account = account_key(partition)
         for kind, error in (
             (FaultKind.API_UNAVAILABLE, APIError("ServiceUnavailableException", "The service is unavailable.")),
             (FaultKind.THROTTLE_API, APIError("ThrottlingException", "Rate exceeded")),
         ):
-            fault = self.faults.fires(kind, now, **facts) if self.faults.has(kind) else None
+            if not self.faults.has(kind):
+                continue
+            fault = self.faults.fires(kind, now, account_id=account_id, region=region, operation=operation)
             if fault is not None:
                 self._tell_of_call(partition, operation, verdict=history.FAULT_INJECTED, fault=fault.name)
                 raise error
-        account = account_key(partition)
         if service == "iot":
             throttled = self.quotas.call(account, operation, now)
         elif service == "iot-data":
@@ -281,10 +287,6 @@ class Guard:
             detail=operation,
             **more,
         )
-
-
-def _is_stale(fault: Fault) -> bool:
-    return fault.kind is FaultKind.STALE_CERTIFICATE_STATE
 
 
 def _described(fault: Fault) -> str:

@@ -1,6 +1,7 @@
 """HTTP on trio, by hypercorn: :func:`serve_http` for every port of the emulator, and the control plane as ASGI."""
 
 import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from dataclasses import replace
@@ -37,6 +38,7 @@ GRACE = 1.0
 """Seconds for requests under way when the server is stopped."""
 BACKLOG = 100
 _PIECE = 64 * 1024
+_HEAD = re.compile(rb"HTTP/1\.1 [2-5]")
 
 _log = logging.getLogger(__name__)
 _hypercorn_log = _log.getChild("hypercorn")
@@ -133,21 +135,32 @@ class _Stream:
         self.receive_some = stream.receive_some
         self.aclose = stream.aclose
         self._sending = trio.Lock()
+        self._head = b""
 
     async def send_all(self, data: bytes) -> None:
-        if not data:
+        """The head of an answer waits for what hypercorn sends next, which is its body or nothing: each call of the
+        system costs as much as all of a handler."""
+        if not data and not self._head:
             return  # hypercorn sends nothing three times for each answer
-        view = memoryview(data)
         async with self._sending:
-            for start in range(0, len(view), _PIECE):
-                with trio.move_on_after(SEND_TIMEOUT) as sending:
-                    await self._stream.send_all(view[start : start + _PIECE])
-                if sending.cancelled_caught:
-                    self.socket.close()  # which also ends the wait for what the client may still ask
-                    raise trio.BrokenResourceError(f"the client has taken nothing for {SEND_TIMEOUT:g} s")
+            if _HEAD.match(data):
+                self._head += data
+            else:
+                await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        view = memoryview(self._head + data)
+        self._head = b""
+        for start in range(0, len(view), _PIECE):
+            with trio.move_on_after(SEND_TIMEOUT) as sending:
+                await self._stream.send_all(view[start : start + _PIECE])
+            if sending.cancelled_caught:
+                self.socket.close()  # which also ends the wait for what the client may still ask
+                raise trio.BrokenResourceError(f"the client has taken nothing for {SEND_TIMEOUT:g} s")
 
     async def send_eof(self) -> None:
         async with self._sending:
+            await self._send(b"")
             await self._stream.send_eof()
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from devicesim.emulator import delays, events, history, provisioning, trail
+from devicesim.emulator import delays, events, history, provisioning
 from devicesim.emulator.admission import Decision, Presented, Reason, Verdict
 from devicesim.emulator.apierrors import APIError
 from devicesim.emulator.faults import FaultKind
@@ -159,18 +159,7 @@ class JustInTime:
         record = partition.certificates.get(certificate_id)
         parameters = {} if record is None else provisioning.parameters_of(record)
         outcome = provisioning.Outcome(succeeded=False, error=error, detail=detail, parameters=parameters)
-        self._recorder.add(
-            kind=Kind.PROVISIONING,
-            verdict=history.PROVISIONING_FAILED,
-            account_id=partition.account_id,
-            region=partition.region,
-            certificate_id=certificate_id,
-            reason=error,
-            logged_by_aws=True,
-            detail=detail,
-            quota=quota,
-            event=self._told(partition, template, outcome),
-        )
+        self._tell(partition, certificate_id, template, outcome, quota=quota)
 
     def _run(self, partition: Partition, certificate_id: str, template: EffectiveTemplate, now: float) -> None:
         if not self._registry.holds(partition):
@@ -188,36 +177,23 @@ class JustInTime:
             template,
             existing_thing=self._settings.jitp_existing_thing,
         )
-        self._recorder.add(
-            kind=Kind.PROVISIONING,
-            verdict=history.PROVISIONED if outcome.succeeded else history.PROVISIONING_FAILED,
-            account_id=partition.account_id,
-            region=partition.region,
-            certificate_id=certificate_id,
-            reason=outcome.error,
-            logged_by_aws=not outcome.succeeded,
-            detail=outcome.detail,
-            thing=outcome.thing_name,
-            event=self._told(partition, template, outcome),
-        )
+        self._tell(partition, certificate_id, template, outcome)
 
-    def _told(
-        self, partition: Partition, template: EffectiveTemplate, outcome: provisioning.Outcome
-    ) -> trail.RegisterThing | None:
-        """What CloudTrail would have of this run; nothing when RegisterThing was never called."""
-        if not outcome.parameters:
-            return None
-        environment = self._registry.environment
-        return trail.RegisterThing(
-            account_id=partition.account_id,
-            region=partition.region,
-            time=environment.now(),
-            event_id=environment.uuid(),
-            request_id=environment.uuid(),
-            role_arn=template.role_arn,
-            template_body=template.body,
-            parameters=outcome.parameters,
-            error=outcome.error,
-            message=outcome.detail,
-            resource_arns=outcome.resource_arns,
+    def _tell(
+        self,
+        partition: Partition,
+        certificate_id: str,
+        template: EffectiveTemplate,
+        outcome: provisioning.Outcome,
+        *,
+        quota: str | None = None,
+    ) -> None:
+        self._recorder.provisioning(
+            self._registry.environment,
+            partition,
+            template,
+            outcome,
+            certificate_id=certificate_id,
+            called=bool(outcome.parameters),
+            quota=quota,
         )

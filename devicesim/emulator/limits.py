@@ -59,7 +59,7 @@ def publish_problem(packet: Publish, topic: str, settings: Settings, *, reserved
         return ReasonCode.TOPIC_NAME_INVALID, problem
     if len(packet.payload) > settings.max_payload_bytes:
         detail = f"payload has {len(packet.payload)} bytes, must be at most {settings.max_payload_bytes}"
-        return ReasonCode.PACKET_TOO_LARGE, detail
+        return ReasonCode.QUOTA_EXCEEDED, detail  # AWS's codes of DISCONNECT (§5) have no 0x95
     properties = packet.properties
     if properties.subscription_identifiers:  # MQTT-3.3.4-6
         return ReasonCode.PROTOCOL_ERROR, "PUBLISH of a client with a subscription identifier"

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from devicesim.emulator import admission
+from devicesim.emulator import admission, history, trail
 from devicesim.emulator.admission import Decision, Presented
 from devicesim.emulator.clock import Clock
 from devicesim.emulator.history import Entry, History, Kind
 from devicesim.emulator.packets import ProtocolVersion
+from devicesim.emulator.provisioning import Outcome
 from devicesim.emulator.registry import Partition
+from devicesim.emulator.state.environment import Environment
+from devicesim.emulator.state.records import EffectiveTemplate, ProvisioningTemplate
 
 _MQTT_VERSIONS: Mapping[ProtocolVersion, str] = {ProtocolVersion.V311: "3.1.1", ProtocolVersion.V5: "5"}
 
@@ -33,6 +36,49 @@ class Recorder:
     def add(self, **fields: object) -> None:
         """An entry that is about no connection; ``fields`` are those of :class:`Entry` but number and time."""
         self._history.add(lambda number: Entry(number=number, time=self._clock.wall(), **fields))  # type: ignore[arg-type]
+
+    def provisioning(
+        self,
+        environment: Environment,
+        partition: Partition,
+        template: EffectiveTemplate | ProvisioningTemplate,
+        outcome: Outcome,
+        *,
+        certificate_id: str,
+        client_id: str | None = None,
+        called: bool = True,
+        quota: str | None = None,
+    ) -> None:
+        """A template was run for a device; ``called`` says whether RegisterThing was, which CloudTrail would have."""
+        event = None
+        if called:
+            event = trail.RegisterThing(
+                account_id=partition.account_id,
+                region=partition.region,
+                time=environment.now(),
+                event_id=environment.uuid(),
+                request_id=environment.uuid(),
+                role_arn=template.role_arn,
+                template_body=template.body,
+                parameters=outcome.parameters,
+                error=outcome.error,
+                message=outcome.detail,
+                resource_arns=outcome.resource_arns,
+            )
+        self.add(
+            kind=Kind.PROVISIONING,
+            verdict=history.PROVISIONED if outcome.succeeded else history.PROVISIONING_FAILED,
+            account_id=partition.account_id,
+            region=partition.region,
+            client_id=client_id,
+            certificate_id=certificate_id,
+            reason=outcome.error,
+            logged_by_aws=not outcome.succeeded,
+            detail=outcome.detail,
+            thing=outcome.thing_name,
+            quota=quota,
+            event=event,
+        )
 
     def decision(self, connection: DecidedOn, decision: Decision) -> None:
         self.note(

@@ -35,6 +35,8 @@ class Routes:
         self._tree: SubscriptionTree[Session | ShareGroup, Subscription] = SubscriptionTree()
         self._groups: dict[SharedFilter, ShareGroup] = {}
         self._retained: MutableMapping[str, tuple[Message, float]] = {} if retained is None else retained
+        self._first_expiry = float("-inf")
+        """No retained message has expired before this time; those of an earlier broker have not been looked at."""
         self._shared = 0
 
     def __len__(self) -> int:
@@ -155,10 +157,22 @@ class Routes:
         if not message.payload:
             self._retained.pop(message.topic, None)
             return True
-        if message.topic not in self._retained and len(self._retained) >= self._settings.max_retained_messages:
+        if not self.has_room(message, now):
             return False
         self._retained[message.topic] = (message, now)
+        if message.expires_at is not None:
+            self._first_expiry = min(self._first_expiry, message.expires_at)
         return True
+
+    def has_room(self, message: Message, now: float) -> bool:
+        """Whether the message can be retained, or is not to be; what has expired makes room."""
+        if not message.retain or not message.payload or message.topic in self._retained:
+            return True
+        if len(self._retained) >= self._settings.max_retained_messages and now >= self._first_expiry:
+            left = [self.retained_message(topic, now) for topic in tuple(self._retained)]
+            expiries = (each.expires_at for each in left if each is not None and each.expires_at is not None)
+            self._first_expiry = min(expiries, default=float("inf"))
+        return len(self._retained) < self._settings.max_retained_messages
 
     def retained_message(self, topic: str, now: float) -> Message | None:
         """What is retained for ``topic``; what has expired is forgotten."""

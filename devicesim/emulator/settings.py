@@ -154,8 +154,9 @@ class Settings:
     """QoS 1 messages that wait for one session, beyond those in flight. Excess is dropped while the client is away (D,
     developer guide "persistent sessions") and disconnects one that is connected and does not acknowledge (I). The
     number is ours: AWS's is per account."""
-    max_outbound_bytes: int = 1024 * 1024
-    """Bytes that wait for a client that does not read before it is disconnected. Ours: AWS says nothing."""
+    max_outbound_bytes: int = 20 * 1024 * 1024
+    """Bytes that wait for a client that does not read before it is disconnected: more than ``max_inflight`` messages of
+    ``max_packet_bytes``, which may be sent at once to a client that reads. Ours: AWS says nothing."""
     max_retained_messages: int = 5000
     """Per account and Region (service quota, D)."""
     empty_client_id_v311: Literal["close", "assign"] = "close"

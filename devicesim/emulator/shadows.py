@@ -87,7 +87,7 @@ def client_token_of(payload: bytes) -> str | None:
 def read_update(payload: bytes, limits: Limits) -> Update:
     """A request state document, checked."""
     if len(payload) > limits.max_bytes:
-        raise _too_large()
+        raise _too_large(len(payload), limits)
     document = read_json(payload)
     if not isinstance(document, dict) or "state" not in document:  # or a number (aws-iot-device-sdk-js #22, S)
         raise invalid_request("Missing required node: state")
@@ -177,8 +177,9 @@ def apply(content: Content | None, update: Update, *, version: int, now: float, 
             held, marks = ({}, {}) if change is None else _merge(held, marks, change, stamp, limits)
         if held:
             sections[name], metadata[name] = held, marks
-    if len(dump(sections)) > limits.max_bytes:
-        raise _too_large()
+    size = len(dump(sections))
+    if size > limits.max_bytes:
+        raise _too_large(size, limits)
     return Content(state=sections, metadata=metadata, version=version)
 
 
@@ -300,8 +301,9 @@ def _too_deep(limit: int = 6) -> APIError:
     return invalid_request(f"JSON contains too many levels of nesting; maximum is {limit}")
 
 
-def _too_large() -> APIError:
-    return request_entity_too_large("The payload exceeds the maximum size allowed")
+def _too_large(size: int, limits: Limits) -> APIError:
+    # in these words in an answer of AWS's (espressif/esp-aws-iot #70, M)
+    return request_entity_too_large(f"Json document too large.  Size is {size}, max allowed: {limits.max_bytes}")
 
 
 def _refuse_number(name: str) -> float:

@@ -89,18 +89,23 @@ class ShareGroup:
             self._timer = None
         if now >= self._second + 1.0:  # as the timer was set
             self._second, self._sent = now, 0
-        online = sum(session.online for session in self.members)
-        left = online * self._settings.shared_queue_messages_per_second - self._sent
-        while self._queue and left > 0:
-            message, until = self._queue[0]
-            if until > now:
-                member = self._pick(message)
-                if member is None:
-                    break
-                self._give(member, message, now)
-                self._sent += 1
-                left -= 1
-            del self._queue[0]
+        online = [session for session in self.members if session.online]
+        left = len(online) * self._settings.shared_queue_messages_per_second - self._sent
+        waiting: list[tuple[Message, float]] = []  # what no member that is online may receive holds nobody up
+        position = 0
+        while position < len(self._queue) and left > 0 and any(each.ready or each.has_room for each in online):
+            message, until = self._queue[position]
+            position += 1
+            if until <= now:
+                continue
+            member = self._pick(message)
+            if member is None:
+                waiting.append((message, until))
+                continue
+            self._give(member, message, now)
+            self._sent += 1
+            left -= 1
+        self._queue[:position] = waiting
         if self._queue and online:
             self._timer = self._timers.schedule(now + 1.0, self.drain)
 

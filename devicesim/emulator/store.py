@@ -112,6 +112,7 @@ class Store:
         self._numbers: dict[KeptPartition, int] = {}
         self._retired: list[int] = []
         """Partitions that were reset and whose rows are still to go."""
+        self._unwritable: Callable[[], None] = _nothing
 
     @classmethod
     def open(cls, directory: Path, *, new_root: Callable[[], Authority], usable_until: datetime) -> "Store":
@@ -149,13 +150,15 @@ class Store:
         for partition in self._read():
             registry.adopt(partition)
         core.plane.commit = self.commit
+        self._unwritable = lambda: core.plane.wake()  # the gateway's own commit has no boundary over it
         with _told(self.directory), self._database:
             self._database.execute("INSERT OR REPLACE INTO meta VALUES ('starts', ?)", (str(self.starts + 1),))
 
     def commit(self) -> None:
         """Write what has changed; nothing to do costs nothing.
 
-        Raises :class:`StateError` when it cannot be written. Then nobody may be told of it: the emulator ends.
+        Raises :class:`StateError` when it cannot be written. Then nobody may be told of it: the emulator ends, whoever
+        called; the gateway tries again at once, and what it raises is nobody's to answer.
         """
         if len(self._journal) == 0 and not self._retired:
             return
@@ -169,6 +172,7 @@ class Store:
                     self._write(entry, removed=removed)
         except StateError:
             self._numbers = numbers  # what was inserted is rolled back
+            self._unwritable()
             raise
         self._retired.clear()
         self._journal.forget()
@@ -385,3 +389,7 @@ def _replace(path: Path, text: str) -> None:
 def _meta(database: sqlite3.Connection, name: str) -> str | None:
     row = database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
+
+
+def _nothing() -> None:
+    pass

@@ -10,10 +10,11 @@ _COMPACT_ABOVE = 64
 class Timer:
     """One call to come. Made by :meth:`Timers.schedule`."""
 
-    __slots__ = ("_timers", "at", "call")
+    __slots__ = ("_timers", "at", "call", "leaps")
 
-    def __init__(self, at: float, call: Callable[[float], None], timers: "Timers") -> None:
+    def __init__(self, at: float, call: Callable[[float], None], timers: "Timers", *, leaps: bool) -> None:
         self.at = at
+        self.leaps = leaps
         self.call: Callable[[float], None] | None = call
         self._timers = timers
 
@@ -37,9 +38,12 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap) - self._dead
 
-    def schedule(self, at: float, call: Callable[[float], None]) -> Timer:
-        """Call ``call(now)`` at ``at`` or as soon after it as :meth:`run` is called; equal times keep their order."""
-        timer = Timer(at, call, self)
+    def schedule(self, at: float, call: Callable[[float], None], *, leaps: bool = True) -> Timer:
+        """Call ``call(now)`` at ``at`` or as soon after it as :meth:`run` is called; equal times keep their order.
+
+        ``leaps``: it is due the sooner when the clock is put forward. What is waited for from the network is not.
+        """
+        timer = Timer(at, call, self, leaps=leaps)
         self._sequence += 1
         heapq.heappush(self._heap, (at, self._sequence, timer))
         return timer
@@ -53,6 +57,14 @@ class Timers:
                 self._dead -= 1
             else:
                 call(now)
+
+    def advanced(self, seconds: float) -> None:
+        """The clock was put forward: what does not leap with it is due as much later."""
+        for _, _, timer in self._heap:
+            if not timer.leaps:
+                timer.at += seconds
+        self._heap = [(timer.at, sequence, timer) for _, sequence, timer in self._heap]
+        heapq.heapify(self._heap)
 
     def next(self) -> float:
         """When the next call is due; infinity when there is none."""

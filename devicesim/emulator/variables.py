@@ -12,6 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from devicesim.emulator.registry import Partition
 from devicesim.emulator.state.policies import thing_of_connection
+from devicesim.emulator.state.x509rules import UNREADABLE
 
 ATTRIBUTES: Final = {
     "DistinguishedNameQualifier": NameOID.DN_QUALIFIER,
@@ -142,7 +143,7 @@ def _alternative_names(
 ) -> Iterator[tuple[str, x509.SubjectAlternativeName | x509.IssuerAlternativeName]]:
     try:
         extensions = certificate.extensions
-    except ValueError:  # an extension that cannot be parsed: the certificate may still be registered
+    except UNREADABLE:  # an extension that cannot be parsed: the certificate may still be registered
         return
     for extension in extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):

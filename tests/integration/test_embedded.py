@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import trio
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from devicesim.emulator.embedded import Emulator, emulator_in_a_thread, open_emulator, quick
 from devicesim.emulator.packets import ConnAck
@@ -163,6 +165,24 @@ def test_why_it_ended_by_itself_is_raised_at_the_end_of_the_block(tmp_path: Path
     with pytest.raises(StateError, match="readonly"):  # noqa: SIM117 - the block is what raises
         with emulator_in_a_thread(state=tmp_path / "state") as emulator:
             emulator.call(lambda: fill_the_disk(emulator))
+
+
+def test_an_api_call_that_cannot_be_kept_is_no_success_and_ends_the_emulator(tmp_path: Path) -> None:
+    def fill_the_disk(emulator: Emulator) -> None:
+        emulator.core.plane.commit.__self__._database.execute("PRAGMA query_only = 1")  # type: ignore[attr-defined]
+
+    def create_a_thing(emulator: Emulator) -> None:
+        emulator.call(lambda: fill_the_disk(emulator))
+        client = emulator.accounts[0].client("iot", config=Config(retries={"total_max_attempts": 1}))
+        with pytest.raises(ClientError, match="InternalFailureException"):
+            client.create_thing(thingName="robot")
+        (thread,) = (each for each in threading.enumerate() if each.ident == emulator._thread)
+        thread.join(10)
+        assert not thread.is_alive(), "it goes on with what it cannot keep"
+
+    with pytest.raises(StateError, match="readonly"):  # noqa: SIM117 - the block is what raises
+        with emulator_in_a_thread(state=tmp_path / "state") as emulator:
+            create_a_thing(emulator)
 
 
 def test_a_wrong_account_is_told(tmp_path: Path) -> None:

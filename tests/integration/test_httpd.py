@@ -71,6 +71,28 @@ async def test_connection_serves_many_requests() -> None:
             assert (await ask(stream)).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_an_answer_is_sent_in_one_piece_with_and_without_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    send_all = trio.SocketStream.send_all
+
+    async def noting(self: trio.SocketStream, data: bytes) -> None:
+        sent.append(bytes(data))
+        await send_all(self, data)
+
+    monkeypatch.setattr(trio.SocketStream, "send_all", noting)
+    async with serving() as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        answer = await ask(stream)
+        head = b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        await stream.send_all(head)
+        without_body = await read_to_end(stream)
+
+    assert answer.endswith(b"\r\n\r\nhello")
+    assert without_body.startswith(b"HTTP/1.1 200 ")
+    assert without_body.endswith(b"\r\n\r\n")
+    assert [each for each in sent if each.startswith(b"HTTP")] == [answer, without_body]
+    assert len(sent) == 4  # and the two requests
+
+
 async def test_connections_that_are_idle_or_closed_by_the_client_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httpd, "KEEP_ALIVE", 0.2)
     async with serving() as port:

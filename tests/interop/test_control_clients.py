@@ -23,13 +23,14 @@ OTHER_POLICY = POLICY.replace("iot:*", "iot:Connect")
 SECONDS = 60
 VERSION_1 = Path(sys.executable).with_name("aws")
 VERSION_2 = Path("/usr/bin/aws")
+IN_A_ROW = Path(__file__).parents[1] / "aws_in_a_row.py"
 
 pytestmark = pytest.mark.slow
 
 
 def is_version_2() -> bool:
-    """Whether Debian's ``aws`` is there and is version 2."""
-    if not VERSION_2.exists():
+    """Whether Debian's ``aws`` is there, a Python script, and version 2."""
+    if not VERSION_2.exists() or VERSION_2.read_bytes()[:2] != b"#!":
         return False
     done = subprocess.run([VERSION_2, "--version"], env=environment(), capture_output=True, text=True, check=False)
     return done.stdout.startswith("aws-cli/2")
@@ -66,18 +67,20 @@ CLIS = [
 
 
 class CommandLine:
-    """One of the two, in one account."""
+    """One of the two, in one account; all its commands in one process (``aws_in_a_row``)."""
 
-    def __init__(self, program: Path, url: str, home: Path) -> None:
-        self._program = program
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self._process = process
         self._url = url
-        self._environment = environment(str(home))
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [str(self._program), "--endpoint-url", self._url, "--output", "json", *words]
-        return subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        command = ["--endpoint-url", self._url, "--output", "json", *words]
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        code, output, errors = json.loads(self._process.stdout.readline())
+        return subprocess.CompletedProcess(command, code, output, errors)
 
     def iot(self, *words: str) -> Any:
         """A command that works; what it printed, if it did."""
@@ -98,8 +101,35 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(params=CLIS)
-def aws(request: pytest.FixtureRequest, url: str, tmp_path: Path) -> CommandLine:
-    return CommandLine(request.param, url, tmp_path)
+def aws(request: pytest.FixtureRequest, url: str, tmp_path: Path) -> Iterator[CommandLine]:
+    program: Path = request.param
+    interpreter = program.read_text(encoding="utf-8").splitlines()[0].removeprefix("#!")
+    command = ["timeout", str(SECONDS), interpreter, str(IN_A_ROW)]
+    with subprocess.Popen(
+        command, env=environment(str(tmp_path)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield CommandLine(process, url)
+        process.communicate()
+
+
+def test_the_program_itself_does_what_its_commands_in_a_row_do(
+    aws: CommandLine, url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    program = request.node.callspec.params["aws"]
+    words = ("iot", "describe-thing", "--thing-name", "nobody")
+
+    done = subprocess.run(
+        [program, "--endpoint-url", url, *words],
+        env=environment(str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    in_a_row = aws.run(*words)
+    assert "ResourceNotFoundException" in done.stderr
+    assert (in_a_row.returncode, in_a_row.stdout, in_a_row.stderr) == (done.returncode, done.stdout, done.stderr)
 
 
 def names(items: list[dict[str, Any]], key: str) -> set[str]:

@@ -76,12 +76,13 @@ def _page(
 ) -> tuple[Sequence[Item], str | None]:
     size = size or call.registry.environment.settings.default_page_size
     listing = _listing(call)
+    after = _after(token, listing, key(items[0]) if items else None) if token else None
     if ascending:
-        start = bisect_right(items, _after(token, listing), key=key) if token else 0
+        start = bisect_right(items, after, key=key) if after is not None else 0
         page = items[start : start + size]
         more = start + size < len(items)
     else:
-        end = bisect_left(items, _after(token, listing), key=key) if token else len(items)
+        end = bisect_left(items, after, key=key) if after is not None else len(items)
         page = items[max(end - size, 0) : end][::-1]
         more = end > size
     return page, _token(listing, key(page[-1])) if more else None
@@ -99,13 +100,13 @@ def _token(listing: str, key: int | str) -> str:
     return base64.b64encode(json.dumps([listing, key]).encode()).decode()
 
 
-def _after(token: str, listing: str) -> Any:
-    """The key that a token says the page begins after."""
+def _after(token: str, listing: str, like: int | str | None) -> Any:
+    """The key that a token says the page begins after; ``like`` is a key of the listing, where it has any."""
     try:
         decoded = json.loads(base64.b64decode(token, validate=True))
     except (ValueError, RecursionError):
         decoded = None
     match decoded:
-        case [str(of), int() | str() as key] if of == listing:
+        case [str(of), int() | str() as key] if of == listing and (like is None or isinstance(like, type(key))):
             return key
     raise invalid_request("The marker or token is not one of this listing")

@@ -60,8 +60,10 @@ def describe_certificate(call: Call) -> Mapping[str, Any]:
 
 def list_certificates(call: Call) -> Mapping[str, Any]:
     """Without temporary claims, which are in no list (aws-samples, fleet provisioning workshop, S)."""
-    claims = call.partition.claims
-    return _listed(call, [each for each in call.partition.certificates.values() if each.certificate_id not in claims])
+    certificates, claims = list(call.partition.certificates.values()), call.partition.claims
+    if claims:
+        certificates = [each for each in certificates if each.certificate_id not in claims]
+    return _listed(call, certificates)
 
 
 def list_certificates_by_ca(call: Call) -> Mapping[str, Any]:

@@ -85,6 +85,9 @@ class DataOperations:
         problem = message_problem(message)
         if problem is not None:
             raise invalid_request(f"The message cannot be sent: {problem}")
+        if not self._plane.has_room(call.partition, message, now):
+            # "returns a throttled response" (developer guide, "MQTT retained messages", D)
+            raise APIError("ThrottlingException", "The account has the maximum number of retained messages.")
         self._plane.publish(call.partition, message, now)
         return {}
 

@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from devicesim.emulator.apierrors import invalid_request
+from devicesim.emulator.apierrors import invalid_request, resource_not_found
 from devicesim.emulator.operations.call import Call, Handler, marker_page
 from devicesim.emulator.state.partition import Partition
 from devicesim.emulator.state.policies import group_and_ancestors
 from devicesim.emulator.state.records import Policy, PolicyVersion
+
+_VERSION_DIGITS = 18
+"""No version has more: the ids are counted."""
 
 
 def create_policy(call: Call) -> Mapping[str, Any]:
@@ -180,7 +183,10 @@ def _is_default(policy: Policy, version: PolicyVersion) -> bool:
 
 
 def _version_id(call: Call) -> int:
-    return int(call["policyVersionId"])  # the model allows digits only
+    text = call["policyVersionId"]  # the model allows digits only, as many as one likes
+    if len(text) > _VERSION_DIGITS:
+        raise resource_not_found(f"Version {text} of policy {call['policyName']} does not exist")
+    return int(text)
 
 
 def _check_principal(principal: str) -> None:

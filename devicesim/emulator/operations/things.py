@@ -6,6 +6,9 @@ from typing import Any
 from devicesim.emulator.operations.call import Call, Handler, token_page
 from devicesim.emulator.state.records import Thing, ThingPrincipalType
 
+_FILTERS = frozenset({"thingTypeName", "attributeName"})
+"""Parameters of ListThings that leave things out."""
+
 
 def create_thing(call: Call) -> Mapping[str, Any]:
     payload = call.get("attributePayload") or {}
@@ -53,7 +56,9 @@ def delete_thing(call: Call) -> Mapping[str, Any]:
 
 
 def list_things(call: Call) -> Mapping[str, Any]:
-    things = [thing for thing in call.partition.things.values() if _matches(call, thing)]
+    things = list(call.partition.things.values())
+    if not _FILTERS.isdisjoint(call.parameters):
+        things = [thing for thing in things if _matches(call, thing)]
     page, token = token_page(call, things, lambda thing: thing.sequence)
     return {
         "things": [

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
@@ -114,7 +113,7 @@ def read_request(pem: str, *, curves: tuple[str, ...]) -> tuple[PublicKey, x509.
         request = x509.load_pem_x509_csr(pem.encode())
         signed, subject = request.is_signature_valid, request.subject
         key = request.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+    except (*x509rules.UNREADABLE, TypeError) as exc:
         raise invalid_request("The certificate signing request is not valid. It can not be read as PEM") from exc
     if not signed:
         raise invalid_request("The certificate signing request is not valid. It is not signed by its own key")

@@ -24,6 +24,14 @@ SIGNATURE_ALGORITHMS = frozenset(
 )
 """RSASSA-PSS stood on an older page and is taken when its hash is one of these."""
 _PSS_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What ``cryptography`` raises where it can not read a certificate or request, at once or when a field is looked at."""
 _BEGIN = "-----BEGIN CERTIFICATE-----"
 
 
@@ -36,7 +44,7 @@ def parse(pem: str, what: str) -> x509.Certificate:
         certificate = x509.load_pem_x509_certificate(pem.encode())
         _ = certificate.extensions  # parsed late by cryptography; a certificate with unreadable ones is refused here
         _ = certificate.subject, certificate.issuer
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as exc:
+    except UNREADABLE as exc:
         raise certificate_validation(f"{what} is not valid. It can not be read as an X.509 certificate in PEM") from exc
     return certificate
 

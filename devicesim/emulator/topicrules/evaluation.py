@@ -72,7 +72,7 @@ def substitute(
     is ``None``."""
     try:
         evaluation = _Evaluation(context, statement)
-        texts = [part if isinstance(part, str) else to_string(evaluation.value(part)) for part in template.parts]
+        texts = [part if isinstance(part, str) else to_string(evaluation.placed(part)) for part in template.parts]
         texts = [undefined if text is None else text for text in texts]
     except RecursionError:
         raise RuleEvaluationError("the template or the payload is nested too deeply") from None
@@ -90,13 +90,16 @@ class _Evaluation:
     def value(self, expression: Expression) -> Value:
         return self._value(expression, self._context.document)
 
+    def placed(self, expression: Expression) -> Value:
+        return self._placed(expression, self._context.document)
+
     def select(self, select: Select, scope: Value) -> Value:
         """The output on one scope: the message, or a row of a nested SELECT."""
         if select.value:
-            return self._value(select.items[0].expression, scope)
+            return self._placed(select.items[0].expression, scope)
         output: dict[str, Value] = {}
         for item in select.items:
-            value = self._value(item.expression, scope)
+            value = self._placed(item.expression, scope)
             if not item.path:
                 if isinstance(value, bytes):
                     raise RuleEvaluationError(
@@ -108,7 +111,14 @@ class _Evaluation:
             _put(output, item.path, value)
         return output
 
+    def _placed(self, expression: Expression, scope: Value) -> Value:
+        """A value that is worked on, or becomes part of another: its size counts."""
+        value = self._value(expression, scope)
+        self._context.spend(value)
+        return value
+
     def _value(self, expression: Expression, scope: Value) -> Value:
+        self._context.spend(None)
         match expression:
             case Literal(value):
                 return value
@@ -126,23 +136,23 @@ class _Evaluation:
             case Call(function, arguments):
                 return self._call(function, arguments, scope)
             case Binary(operator, left, right):
-                return self._binary(operator, self._value(left, scope), self._value(right, scope))
+                return self._binary(operator, self._placed(left, scope), self._placed(right, scope))
             case Unary(operator, operand):
                 return _unary(operator, self._value(operand, scope))
             case Cast(operand, type_):
-                return _cast(self._value(operand, scope), type_)
+                return _cast(self._placed(operand, scope), type_)
             case Case(subject, branches, otherwise):
-                compared = self._value(subject, scope)
+                compared = self._placed(subject, scope)
                 if compared is UNDEFINED:
                     return UNDEFINED
                 for test, result in branches:
-                    if same(compared, self._value(test, scope)):
+                    if same(compared, self._placed(test, scope)):
                         return self._value(result, scope)
                 return UNDEFINED if otherwise is None else self._value(otherwise, scope)
             case ArrayLiteral(items):
-                return [self._value(item, scope) for item in items]
+                return [self._placed(item, scope) for item in items]
             case ObjectLiteral(members):
-                return {key: self._value(member, scope) for key, member in members}
+                return {key: self._placed(member, scope) for key, member in members}
             case Nested(select, source, where):
                 return self._nested(select, self._value(source, scope), where)
         raise AssertionError(expression)

@@ -8,20 +8,21 @@ import base64
 import binascii
 import hashlib
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_UP, Decimal, DecimalException
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final, TypeAlias
 
 from devicesim.emulator.packets import NO_PROPERTIES, Properties
+from devicesim.emulator.topicrules import patterns
 from devicesim.emulator.topicrules.times import find_zone, format_time, parse_epoch
 from devicesim.emulator.topicrules.values import (
     DECIMALS,
     UNDEFINED,
     RuleEvaluationError,
     Value,
+    bounded,
     from_plain,
     is_number,
     read_json,
@@ -30,12 +31,18 @@ from devicesim.emulator.topicrules.values import (
     to_integer,
     to_number,
     to_string,
+    weigh,
 )
 
 GetShadow: TypeAlias = Callable[[str, str | None], Mapping[str, object] | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+WORK: Final = 500_000
+"""Expressions evaluated and values handled (:func:`weigh`) for one rule on one message: some tenths of a second of the
+one event loop. AWS's bound is not known."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Context:
     """The message that a rule is evaluated on, and what its functions need from outside."""
 
@@ -56,6 +63,8 @@ class Context:
     get_shadow: GetShadow | None = None
     """The document of a thing's shadow, by thing and shadow name; ``None`` where there are no shadows."""
     integer_division: bool = True
+    work: int = field(default=WORK, init=False)
+    """What may still be done for this message."""
     _parsed: list[Value] = field(default_factory=list, init=False)
 
     @property
@@ -68,6 +77,12 @@ class Context:
                 self._parsed.append(self.payload)
         return self._parsed[0]
 
+    def spend(self, value: Value) -> None:
+        """Account for a value that is worked on or becomes part of another."""
+        self.work -= weigh(value, self.work)
+        if self.work < 0:
+            raise RuleEvaluationError("the rule has too much to do on this message")
+
 
 Function: TypeAlias = Callable[[Context, list[Value]], Value]
 
@@ -79,6 +94,8 @@ def call(context: Context, name: str, arguments: list[Value]) -> Value:
     least, most, function = _FUNCTIONS[name]
     if not least <= len(arguments) <= most:
         return UNDEFINED
+    for argument in arguments:
+        context.spend(argument)
     try:
         return function(context, arguments)
     except (DecimalException, OverflowError):
@@ -299,60 +316,9 @@ def _decode(_context: Context, arguments: list[Value]) -> Value:
         return decoded
 
 
-@lru_cache(maxsize=256)
-def _pattern(text: str) -> re.Pattern[str] | None:
-    """Java's and Python's regular expressions agree on what rules use; ``None`` for what is none."""
-    try:
-        return re.compile(text, re.ASCII)
-    except (re.error, RecursionError, OverflowError):
-        return None
-
-
-def _matches(text: str, pattern: str) -> Value:
-    compiled = _pattern(pattern)
-    return UNDEFINED if compiled is None else compiled.search(text) is not None
-
-
-def _regexp_substr(text: str, pattern: str) -> Value:
-    compiled = _pattern(pattern)
-    found = None if compiled is None else compiled.search(text)
-    return UNDEFINED if found is None else found.group()
-
-
-def _regexp_replace(text: str, pattern: str, replacement: str) -> Value:
-    compiled = _pattern(pattern)
-    if compiled is None:
-        return UNDEFINED
-    parts = _replacement(replacement, compiled.groups)
-    if parts is None:
-        return UNDEFINED
-    return compiled.sub(
-        lambda found: "".join(part if isinstance(part, str) else found.group(part) or "" for part in parts), text
-    )
-
-
-def _replacement(text: str, groups: int) -> list[str | int] | None:
-    """A replacement of Java's: ``$1`` is a group, a backslash takes the next character as it is; ``None`` if it is not
-    one."""
-    parts: list[str | int] = []
-    index = 0
-    while index < len(text):
-        character = text[index]
-        following = text[index + 1 : index + 2]
-        if character == "\\":
-            if not following:
-                return None
-            parts.append(following)
-            index += 2
-        elif character == "$":
-            if not (following.isascii() and following.isdigit()) or int(following) > groups:
-                return None
-            parts.append(int(following))
-            index += 2
-        else:
-            parts.append(character)
-            index += 1
-    return parts
+def _replace(text: str, old: str, new: str) -> Value:
+    bounded(len(text) + text.count(old) * len(new))
+    return text.replace(old, new)
 
 
 # --- time ---
@@ -396,6 +362,7 @@ def _transform(_context: Context, arguments: list[Value]) -> Value:
     mode, attributes, array = arguments
     if mode != "enrichArray" or not isinstance(attributes, dict) or not isinstance(array, list):
         return UNDEFINED
+    bounded(len(array) * len(attributes))
     enriched: list[Value] = []
     for item in array:
         if not isinstance(item, dict):
@@ -433,10 +400,10 @@ _ONE_TEXT: Final[Mapping[str, Callable[[str], Value]]] = {
 _TEXTS: Final[Mapping[str, tuple[int, Callable[..., Value]]]] = {
     "endswith": (2, str.endswith),
     "indexof": (2, str.find),
-    "regexp_matches": (2, _matches),
-    "regexp_replace": (3, _regexp_replace),
-    "regexp_substr": (2, _regexp_substr),
-    "replace": (3, str.replace),
+    "regexp_matches": (2, patterns.matches),
+    "regexp_replace": (3, patterns.replaced),
+    "regexp_substr": (2, patterns.substring),
+    "replace": (3, _replace),
     "startswith": (2, str.startswith),
 }
 _FUNCTIONS: Final[Mapping[str, tuple[int, int, Function]]] = {

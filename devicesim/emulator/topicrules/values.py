@@ -41,6 +41,33 @@ class RuleEvaluationError(Exception):
     """A rule cannot be evaluated on this message; nobody's bug."""
 
 
+LARGEST: Final = 1 << 20
+"""Characters or members of what one function makes: eight times the largest payload."""
+
+
+def bounded(size: int) -> None:
+    """Refuse to make a value of this size when that is too much for the event loop (and for AWS's actions)."""
+    if size > LARGEST:
+        raise RuleEvaluationError(f"a value of {size} characters or members is too long, {LARGEST} are made at most")
+
+
+def weigh(value: Value, most: int) -> int:
+    """How much a value is to handle: one for each value in it and for 64 characters; not much above ``most``, since a
+    value that holds another one often is larger than what it takes in memory."""
+    total = 0
+    waiting = [value]
+    while waiting and total <= most:
+        each = waiting.pop()
+        total += 1
+        if isinstance(each, str | bytes):
+            total += len(each) >> 6
+        elif isinstance(each, list):
+            waiting += each
+        elif isinstance(each, dict):
+            waiting += each.values()
+    return total
+
+
 def type_name(value: Value) -> str:
     """The type in the words of the developer guide."""
     match value:

@@ -3,6 +3,7 @@
 The rows stand in the test ids: ``10b C3 sB`` is table 10b, CA set C3, SNI sB.
 """
 
+import ssl
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -24,6 +25,7 @@ from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.records import AutoRegistrationStatus, CACertificateStatus, CertificateMode
 from devicesim.pki.authority import Authority
 from devicesim.pki.identity import certificate_pem
+from tests.control_support import odd_certificate
 from tests.emulator_support import ALLOW_ALL, EPOCH, A, B, C, World, device, shared_ca, template
 
 NOT_REGISTERED = Reason.DEVICE_CERTIFICATE_NOT_REGISTERED
@@ -435,7 +437,9 @@ class TestClientCertificate:
 
         assert (found.reason, found.detail) == (Reason.NOT_AUTHENTICATED, "cannot be read: x")
 
-    @pytest.mark.parametrize("der", [b"", b"\x30\x00", b"\xff" * 50])
+    @pytest.mark.parametrize(
+        "der", [b"", b"\x30\x00", b"\xff" * 50, ssl.PEM_cert_to_DER_cert(odd_certificate("version 2"))]
+    )
     def test_reading_garbage_is_a_finding(self, der: bytes) -> None:
         leaf, problem = read_leaf(der)
 

@@ -159,3 +159,24 @@ def test_bug_in_a_handler_leaves_handle_and_becomes_a_500(
 def test_every_handler_is_of_an_operation_in_the_model(control_plane: ControlPlane) -> None:
     assert set(table.IOT) <= set(control_plane.iot.service.operation_names)
     assert set(table.STS) <= set(control_plane.sts.service.operation_names)
+
+
+def test_version_of_a_policy_with_more_digits_than_python_reads_is_not_found(control_plane: ControlPlane) -> None:
+    document = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
+    ask(control_plane, "POST", "/policies/counted", body=json.dumps({"policyDocument": document}).encode())
+
+    response = ask(control_plane, "GET", "/policies/counted/version/" + "1" * 5000)
+
+    assert (response.status, response.headers["x-amzn-errortype"]) == (404, "ResourceNotFoundException")
+
+
+@pytest.mark.parametrize(("origin", "status"), [("https://evil.example", 403), ("null", 403), ("http://me:1", 200)])
+def test_page_of_another_site_changes_nothing(registry: Registry, origin: str, status: int) -> None:
+    query = f"X-Amz-Credential={A}/20260131/{REGION}/iot/aws4_request"
+    headers = {"origin": origin, "host": "me:1", "content-type": "text/plain"}
+    request = HTTPRequest(method="POST", path=f"/things/page-{status}", query=query, headers=headers, body=b"{}")
+
+    response = ControlPlane(registry).handle(request, "request-1")
+
+    assert response.status == status
+    assert (f"page-{status}" in registry.partition(A, REGION).things) == (status == 200)

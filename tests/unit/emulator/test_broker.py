@@ -265,7 +265,7 @@ class TestPublish:
             (publish("$SYS/x"), 0x90),
             (publish("x" * 257), 0x90),
             (publish("1/2/3/4/5/6/7/8/9"), 0x90),
-            (publish("a", bytes(131_073)), 0x95),
+            (publish("a", bytes(131_073)), 0x97),
         ],
     )
     def test_what_may_not_be_published(self, world: World, packet: Publish, code: int) -> None:
@@ -430,6 +430,29 @@ class TestSubscribe:
 
         assert client.received() == [SubAck(packet_id=1, reason_codes=(1,))]
 
+    @VERSIONS
+    def test_a_subscribe_that_ends_the_connection_subscribes_to_nothing(
+        self, world: World, version: ProtocolVersion
+    ) -> None:
+        """The session outlives the connection, and would have what no SUBACK has granted."""
+        properties = Properties(session_expiry_interval=100 if version is V5 else None)
+        client = new(world, 0, version).connected(clean_start=False, properties=properties)
+        subscriptions = (Subscription(topic_filter="a", qos=1), Subscription(topic_filter="b", qos=2))
+        client.send(Subscribe(packet_id=1, subscriptions=subscriptions))
+
+        assert client.closed
+        assert world.plane.load(world.account()).sessions == 1
+        assert world.plane.load(world.account()).subscriptions == 0
+
+    def test_the_fifty_first_may_stand_in_one_subscribe_with_those_before_it(self, world: World) -> None:
+        client = new(world, 0, V5).connected()
+        for start in range(0, 48, 8):
+            client.subscribe(*(f"t{number}" for number in range(start, start + 8)))
+        subscriptions = tuple(Subscription(topic_filter=each) for each in ("a", "b", "a", "c", "t1"))
+        client.send(Subscribe(packet_id=3, subscriptions=subscriptions))
+
+        assert client.received() == [SubAck(packet_id=3, reason_codes=(0, 0, 0, 0x97, 0))]
+
     def test_a_subscription_identifier_is_refused_in_the_words_of_aws(self, world: World) -> None:
         client = new(world, 0, V5).connected()
         properties = Properties(subscription_identifiers=(1,))
@@ -511,6 +534,19 @@ class TestRetained:
         client.send(publish("b", qos=1, packet_id=1, retain=True))
 
         assert client.received() == [PubAck(packet_id=1, reason_code=0x97)]
+
+    def test_what_has_expired_makes_room(self) -> None:
+        world = World(Settings(max_retained_messages=2))
+        account = world.ready_account(0)
+        client = new(world, 0, V5).connected()
+        for topic, seconds in (("a", 10), ("b", 20)):
+            client.send(publish(topic, retain=True, properties=Properties(message_expiry_interval=seconds)))
+        for elapsed, code in ((9, 0x97), (2, 0), (1, 0x97), (10, 0)):
+            world.advance(elapsed)
+            client.send(publish(f"c{world.now}", qos=1, packet_id=1, retain=True))
+            assert client.received() == [PubAck(packet_id=1, reason_code=code)]
+
+        assert world.plane.load(account).retained == 2
 
     def test_an_expired_one_is_not_sent(self, world: World) -> None:
         client = new(world, 0, V5).connected()
@@ -603,6 +639,41 @@ class TestSessions:
         client.send(PubAck(packet_id=3))
 
         assert [payload for _, payload in client.messages()] == [b"4"]
+
+    @VERSIONS
+    def test_the_largest_messages_that_may_come_at_once_are_not_taken_for_a_client_that_does_not_read(
+        self, version: ProtocolVersion
+    ) -> None:
+        """Ten that were stored, and a second's share of a group's queue, each as large as can be."""
+        world = World()
+        world.ready_account(0, 1)
+        properties = Properties(session_expiry_interval=60 if version is V5 else None)
+        new(world, 0, version).connected("s", clean_start=False, properties=properties).subscribe(
+            "a", "$share/g/b", qos=1
+        ).lose()
+        publisher = new(world, 1, V5).connected("p")
+        long = Properties(user_properties=(("k", "v" * 17_000),))
+        for topic in ("a", "b") * 20:
+            publisher.send(publish(topic, bytes(131_072), qos=1, packet_id=1, properties=long))
+        client = new(world, 0, version)
+        packets = client.connect("s", clean_start=False, properties=properties)
+
+        assert not client.closed
+        assert len([each for each in packets if isinstance(each, Publish)]) == 30
+
+    def test_a_whole_window_of_the_largest_messages_is_sent_at_once(self, world: World) -> None:
+        client = new(world, 0).connected("s").subscribe("a", qos=1)
+        publisher = new(world, 1).connected("p")
+        for _ in range(200):
+            publisher.send(publish("a", bytes(131_072)))
+            publisher.send(publish("a", bytes(131_072), qos=1, packet_id=1))
+            for packet in client.received():
+                assert isinstance(packet, Publish)
+                assert packet.payload
+        client.send(*(PubAck(packet_id=number) for number in range(1, 101)))
+
+        assert not client.closed
+        assert len(client.messages()) == 100
 
     def test_a_client_that_never_acknowledges_is_disconnected(self) -> None:
         world = World(Settings(max_inflight=2, max_stored_messages=3))

@@ -221,3 +221,12 @@ class TestOutboundAliases:
         assert connection.outbound_aliases == {}
         assert connection.send_publish(Publish(topic="t"))
         assert connection.outbound_aliases == {"t": 1}
+
+    @pytest.mark.parametrize("topic", ["t", "t/t", "t/t/t/t"])
+    def test_an_alias_never_makes_a_message_too_long_for_the_client(self, topic: str) -> None:
+        connection = self.connection(8)
+        connection.max_outbound_packet = 40
+        for size in (*range(20, 36), *range(20, 36)):
+            packet = Publish(topic=topic, payload=bytes(size))
+            fits = len(encode(packet, V5)) <= 40
+            assert connection.send_publish(packet) or not fits, f"{size} bytes"

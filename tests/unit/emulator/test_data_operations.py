@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from devicesim.emulator.httpmessage import HTTPRequest
 from devicesim.emulator.packets import Disconnect, Properties, Publish, Subscribe, Subscription
+from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.records import ThingPrincipalType
 from tests.emulator_support import V5, A, B, World, will
 from tests.emulator_support import device as identity
@@ -272,6 +273,24 @@ def test_retained_topics_come_in_pages(data: Any) -> None:
         ["t/2", "t/3"],
         ["t/4"],
     ]
+
+
+def test_what_would_be_retained_beyond_the_limit_is_throttled_and_delivered_to_nobody() -> None:
+    world = World(Settings(max_retained_messages=1))
+    world.ready_account(0)
+    data = make_client(world)
+    watcher = world.client(0, world.account().endpoint).connected("w").subscribe("#")
+    data.publish(topic="a", payload=b"1", retain=True)
+
+    assert refusal(data.publish, topic="b", payload=b"2", retain=True)[:2] == ("ThrottlingException", 429)
+    data.publish(topic="a", payload=b"3", retain=True)
+    data.publish(topic="b", payload=b"", retain=True)
+
+    assert watcher.messages() == [("a", b"1"), ("a", b"3"), ("b", b"")]
+
+
+def test_deleting_a_connection_of_the_services_own_is_refused(data: Any) -> None:
+    assert refusal(data.delete_connection, clientId="$GEN/a")[:2] == ("InvalidRequestException", 400)
 
 
 def test_deleting_a_connection_disconnects_the_client(world: World, data: Any) -> None:

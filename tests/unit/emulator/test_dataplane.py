@@ -337,6 +337,19 @@ class TestRefusals:
 
 
 class TestDeadlines:
+    def test_the_wait_for_connect_does_not_leap_with_the_clock(self) -> None:
+        world = World(Settings(connect_timeout=10))
+        account = world.ready_account(0)
+        client = world.client(0, account.endpoint)
+
+        world.plane.advance(3600)
+        world.plane.tick(world.core.clock.now())
+
+        assert not client.closed
+        world.now += 10
+        world.plane.tick(world.core.clock.now())
+        assert client.closed
+
     def test_a_handshake_must_be_followed_by_connect(self) -> None:
         world = World(Settings(connect_timeout=10))
         client = world.client(0, None)

@@ -14,7 +14,7 @@ from devicesim.emulator.quotas import Quotas
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.records import AutoRegistrationStatus, CACertificateStatus, DomainStatus
 from devicesim.pki.profile import Profile
-from tests.emulator_support import A, B, World, device, shared_ca, template
+from tests.emulator_support import ALLOW_ALL, A, B, World, device, shared_ca, template
 
 DENY = '{"Version": "2012-10-17", "Statement": []}'.replace(
     "[]", '[{"Effect": "Deny", "Action": "iot:Connect", "Resource": "*"}]'
@@ -305,3 +305,47 @@ def test_what_the_last_connect_asked_for_counts_for_its_policies() -> None:
     world.client(1, world.account().endpoint).connected("c", will=sent)
 
     assert explain(world)["stopped_at"] is None
+
+
+def test_a_will_that_policies_do_not_allow_is_where_it_stops() -> None:
+    world = World()
+    world.register_ca(world.account(), mode="SNI_ONLY")
+    connect_only = ALLOW_ALL.replace("iot:*", "iot:Connect")
+    world.register_leaf(world.account(), device(1), policy=connect_only)
+    sent = Will(topic="wills/c", payload=b"gone")
+    assert world.client(1, world.account().endpoint).connect("c", will=sent) == []
+
+    stopped = explain(world)
+
+    assert (stopped["verdict"], stopped["stopped_at"]) == ("admitted", "will")
+    assert detail(stopped, "will") == "iot:Publish on 'wills/c' denied: the will cannot be published"
+    world.allow(world.account(), device(1))
+    assert explain(world)["stopped_at"] is None
+
+
+def test_a_connect_beyond_aws_s_limits_is_where_it_stops_until_it_is_another() -> None:
+    world = World()
+    world.ready_account(1)
+    assert world.client(1, world.account().endpoint).connect("c" * 129) == []
+
+    stopped = explain(world)
+
+    assert stopped["stopped_at"] == "limits"
+    assert detail(stopped, "limits") == "its last CONNECT: client id has 129 bytes, must be at most 128"
+    assert results(stopped)["will"] == "not_reached"
+    assert explain(world, client_id="c")["stopped_at"] is None
+
+
+def test_a_run_of_jitp_that_has_failed_is_told_at_its_template() -> None:
+    world = World()
+    thing = {"ThingName": {"Ref": "AWS::IoT::Certificate::CommonName"}, "ThingGroups": ["nope"]}
+    world.register_ca(world.account(), mode="SNI_ONLY", template_body=template(thing=thing))
+    connect(world)
+    assert "is looked up when JITP runs it" in detail(explain(world), "template")
+    world.advance(10)
+
+    failed = explain(world)
+
+    assert (failed["verdict"], failed["stopped_at"]) == ("pending", "status")
+    assert results(failed)["template"] == "stopped"
+    assert "The thing group nope does not exist" in detail(failed, "template")

@@ -1,5 +1,7 @@
 """The board: what fits, what is drawn, what is over."""
 
+from typing import Any
+
 import pytest
 
 from devicesim.emulator.faults import Fault, FaultBoard, FaultKind
@@ -8,7 +10,7 @@ A, B = "111111111111", "222222222222"
 REFUSE = FaultKind.REFUSE_CONNECT
 
 
-def fired(board: FaultBoard, times: int, now: float = 0.0, **facts: str) -> list[bool]:
+def fired(board: FaultBoard, times: int, now: float = 0.0, **facts: Any) -> list[bool]:
     return [board.fires(REFUSE, now, **facts) is not None for _ in range(times)]
 
 
@@ -101,10 +103,10 @@ class TestFilters:
         ],
     )
     def test_it_fits_what_has_all_that_it_names(
-        self, filters: dict[str, str], facts: dict[str, str], fires: bool
+        self, filters: dict[str, Any], facts: dict[str, Any], fires: bool
     ) -> None:
         board = FaultBoard()
-        board.inject(Fault(kind=REFUSE, **filters), 0.0)  # type: ignore[arg-type]
+        board.inject(Fault(kind=REFUSE, **filters), 0.0)
 
         assert (board.fires(REFUSE, 0.0, **facts) is not None) == fires
 
@@ -185,6 +187,11 @@ class TestSpecification:
             ({"seconds": 1}, "takes no seconds"),
             ({"kind": FaultKind.DELAY_CONNACK, "seconds": -1}, "seconds"),
             ({"kind": FaultKind.CLOCK_SKEW, "seconds": float("inf")}, "seconds"),
+            ({"kind": FaultKind.CLOCK_SKEW, "seconds": -1e12}, "seconds is -1000000000000.0, must be a number from -3"),
+            ({"kind": FaultKind.SERVER_CERTIFICATE_EXPIRING, "seconds": 1e12}, "seconds"),
+            ({"after": 10**400}, "after"),
+            ({"duration": 10**400}, "duration"),
+            ({"account_id": "dev"}, "account_id is 'dev', must be twelve digits"),
             ({"operation": "CreateThing"}, "takes no operation"),
             (
                 {"kind": FaultKind.THROTTLE_API, "client_id": "c"},

@@ -3,7 +3,7 @@
 import pytest
 
 from devicesim.emulator.apierrors import APIError
-from devicesim.emulator.faults import Fault, FaultKind
+from devicesim.emulator.faults import MAX_SECONDS, Fault, FaultKind
 from devicesim.emulator.packets import ConnAck, PingReq, PingResp, Publish, ReasonCode
 from devicesim.emulator.settings import Settings
 from tests.emulator_support import V5, A, B, World, device, template
@@ -224,6 +224,53 @@ class TestCertificates:
         assert client.closed
         assert world.last().reason == "AUTH_ERROR"
         assert world.client(0, account.endpoint).connect() == []
+
+    def test_a_fault_that_lasts_too_short_neither_fires_nor_stands_before_another(self) -> None:
+        world = World()
+        account = world.ready_account(0)
+        inject(world, FaultKind.STALE_CERTIFICATE_STATE, name="short", seconds=5)
+        inject(world, FaultKind.STALE_CERTIFICATE_STATE, name="long", seconds=50)
+        world.update(account, device(0), "INACTIVE")
+        world.advance(6)
+
+        world.client(0, account.endpoint).connected()
+
+        assert told(world) == [("long", A, "c")]
+
+    @pytest.mark.parametrize("seconds", [MAX_SECONDS, -MAX_SECONDS])
+    def test_the_longest_skew_is_a_refusal_and_no_failure(self, seconds: float) -> None:
+        world = World()
+        account = world.ready_account(0)
+        inject(world, FaultKind.CLOCK_SKEW, seconds=seconds)
+
+        assert world.client(0, account.endpoint).connect("c") == []
+
+        assert (world.last().verdict, world.last().reason) == ("refused", "NOT_AUTHENTICATED")
+
+    @pytest.mark.parametrize("start_again", ["delete", "reset"])
+    def test_a_new_record_was_never_what_the_one_before_it_was(self, start_again: str) -> None:
+        world = World()
+        fault = Fault(kind=FaultKind.STALE_CERTIFICATE_STATE, seconds=50)
+
+        def inject_again() -> None:
+            world.core.faults.inject(fault, world.now)
+
+        inject_again()
+        world.core.on_reset.append(inject_again)
+        account = world.ready_account(0)
+        world.update(account, device(0), "INACTIVE")
+        if start_again == "reset":
+            world.core.reset()
+        else:
+            world.registry.certificates.delete(account, device(0).certificate_id, force=True)
+        again = world.account() if start_again == "delete" else world.ready_account()
+
+        assert world.client(0, again.endpoint).connect("c") == []
+        assert world.client(0, again.endpoint).connect("c") == []
+
+        assert "pending" in world.verdicts()
+        assert "pending" in world.verdicts()
+        assert told(world) == []
 
     def test_what_has_not_changed_is_not_stale(self) -> None:
         world = World()

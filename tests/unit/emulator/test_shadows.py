@@ -71,7 +71,7 @@ def stamp(at: float) -> dict[str, int]:
         (
             b'{"state":{}}' + b" " * 8192,
             "RequestEntityTooLargeException",
-            "The payload exceeds the maximum size allowed",
+            "Json document too large.  Size is 8204, max allowed: 8192",
         ),
         (
             b'{"state":{"desired":' + b'{"a":' * 7 + b"1" + b"}" * 7 + b"}}",
@@ -176,7 +176,7 @@ def test_size_is_counted_of_the_whole_state_without_metadata() -> None:
     fill = {"desired": {"a": "x" * 5000}}
     before = applied(None, fill)
 
-    with pytest.raises(APIError, match="RequestEntityTooLargeException: The payload exceeds"):
+    with pytest.raises(APIError, match="RequestEntityTooLargeException: Json document too large"):
         applied(before, {"reported": {"a": "x" * 5000}})
     exact = 8192 - len(b'{"desired":{"a":""}}')
     assert applied(None, {"desired": {"a": "x" * exact}}).version == 1

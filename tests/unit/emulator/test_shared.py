@@ -1,5 +1,6 @@
 """Shared subscriptions as AWS has them (developer guide, "Shared subscriptions", D), beyond the conformance cases."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -295,3 +296,20 @@ class TestPolicies:
         client.received()
 
         assert payloads(other) == [b"1", b"2"]
+
+    def test_a_message_that_no_member_may_receive_does_not_hold_up_the_others_of_the_queue(self) -> None:
+        world = World()
+        account = world.account()
+        world.ready_account(1)
+        statement = {"Effect": "Deny", "Action": "iot:Receive", "Resource": account.arn("topic", "*secret")}
+        allow = {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement, allow]})
+        world.register_leaf(account, device(0), policy=document)
+        new(world, 0).connected("m0", clean_start=False).subscribe("$share/g/+", qos=1).lose()
+        publisher = new(world, 1).connected("p")
+        for topic in ("a", "secret", "b"):
+            publisher.send(Publish(topic=topic, payload=topic.encode(), qos=1, packet_id=1))
+
+        _, seen = back(world, 0)
+
+        assert seen == [b"a", b"b"]

@@ -63,3 +63,18 @@ def test_cancelled_timers_do_not_pile_up() -> None:
     assert len(timers) == 1
     assert len(timers._heap) < 200
     assert timers.next() <= kept.at
+
+
+def test_what_leaps_with_the_clock_is_due_sooner_and_the_rest_as_before() -> None:
+    timers = Timers()
+    made: list[str] = []
+    timers.schedule(10.0, lambda _now: made.append("network"), leaps=False)
+    timers.schedule(20.0, lambda _now: made.append("service"))
+
+    timers.advanced(100.0)
+    timers.run(100.0)
+
+    assert made == ["service"]
+    assert timers.next() == 110.0
+    timers.run(110.0)
+    assert made == ["service", "network"]

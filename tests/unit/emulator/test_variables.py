@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from devicesim.emulator.variables import Variables, certificate_variables
+from tests.control_support import odd_certificate
 from tests.emulator_support import EPOCH, World, device
 
 ID = device(0).certificate_id
@@ -153,3 +154,11 @@ def test_lists_and_the_names_of_what_there_is() -> None:
     assert "iot:Certificate.SerialNumber" in available
     assert "iot:Certificate.Subject.Title" not in available
     assert "iot:Certificate.Subject.Title.List" not in found
+
+
+@pytest.mark.parametrize("kind", ["x400Address", "ediPartyName"])
+def test_alternative_names_that_cannot_be_read_are_none(kind: str) -> None:
+    found = certificate_variables(x509.load_pem_x509_certificate(odd_certificate(kind).encode()))
+
+    assert found["iot:Certificate.Subject.CommonName"] == "odd"
+    assert not any("AlternativeName" in name for name in found)

@@ -107,3 +107,16 @@ def test_page_size_may_change_between_pages() -> None:
     page, token = token_page(make_call(maxResults=2, nextToken=token), [1, 2, 3], identity)
 
     assert (list(page), token) == ([2, 3], None)
+
+
+@pytest.mark.parametrize("key", ['"x"', "true", "1.5"])
+def test_token_whose_key_was_changed_into_another_kind_is_refused(key: str) -> None:
+    _, token = token_page(make_call(maxResults=1), [1, 2], identity)
+    assert token is not None
+    changed = base64.b64decode(token).replace(b" 1]", f" {key}]".encode())
+    assert changed != base64.b64decode(token)
+
+    with pytest.raises(APIError) as caught:
+        token_page(make_call(nextToken=base64.b64encode(changed).decode()), [1, 2], identity)
+
+    assert caught.value.code == "InvalidRequestException"

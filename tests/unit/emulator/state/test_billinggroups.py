@@ -1,28 +1,8 @@
 """Billing groups."""
 
-from collections.abc import Callable
-
-import pytest
-
-from devicesim.emulator.registry import APIError, Partition, Registry
+from devicesim.emulator.registry import Partition, Registry
 from devicesim.emulator.state.environment import ControlSettings
-from tests.control_support import REGION, A, make_registry
-
-
-@pytest.fixture
-def registry() -> Registry:
-    return make_registry()
-
-
-@pytest.fixture
-def a(registry: Registry) -> Partition:
-    return registry.partition(A, REGION)
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(APIError) as caught:
-        call()
-    return caught.value.code
+from tests.control_support import REGION, A, code_of, make_registry
 
 
 def test_create_is_idempotent_for_one_configuration(registry: Registry, a: Partition) -> None:

@@ -52,16 +52,6 @@ PMGdgJaZL/wCIQDx59tg5g7rW1FPB8vFfMZi8U6aSexYWx95Bj2Gz5D8gA==
 VALID_WHEN_SHA1_IS = datetime(2027, 6, 1, tzinfo=UTC).timestamp()
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def registry(clock: Clock) -> Registry:
-    return make_registry(clock)
-
-
 def register_default(registry: Registry, partition: Partition, ca: TestCA) -> CACertificate:
     code = registry.cas.registration_code(partition)
     return registry.cas.register(partition, ca.pem, verification_pem=ca.verification(code))

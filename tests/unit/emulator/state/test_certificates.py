@@ -16,31 +16,22 @@ from devicesim.emulator.state.records import (
     DeviceCertificate,
 )
 from devicesim.pki.identity import certificate_id
-from tests.control_support import REGION, A, B, Clock, TestCA, make_certificate, make_key, make_registry, pem
+from tests.control_support import (
+    REGION,
+    A,
+    B,
+    Clock,
+    TestCA,
+    make_certificate,
+    make_key,
+    make_registry,
+    odd_certificate,
+    pem,
+)
 
 ASKABLE = [CertificateStatus.ACTIVE, CertificateStatus.INACTIVE, CertificateStatus.REVOKED]
 INTERNAL = [each for each in CertificateStatus if each not in ASKABLE]
 ALLOW = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def registry(clock: Clock) -> Registry:
-    return make_registry(clock)
-
-
-@pytest.fixture
-def a(registry: Registry) -> Partition:
-    return registry.partition(A, REGION)
-
-
-@pytest.fixture
-def b(registry: Registry) -> Partition:
-    return registry.partition(B, REGION)
 
 
 def refused(call: Callable[[], object]) -> APIError:
@@ -465,3 +456,15 @@ def test_listeners_hear_every_change_of_a_certificate(registry: Registry, a: Par
     assert {(change.account_id, change.region, change.certificate_id) for change in heard} == {
         (A, REGION, leaf.certificate_id)
     }
+
+
+@pytest.mark.parametrize("kind", ["x400Address", "ediPartyName", "version 2"])
+def test_certificate_that_cryptography_cannot_look_into_is_refused_and_is_no_bug(kind: str) -> None:
+    registry = make_registry()
+    a = registry.partition(A, REGION)
+
+    with pytest.raises(APIError) as caught:
+        registry.certificates.register_without_ca(a, odd_certificate(kind))
+
+    assert caught.value.code == "CertificateValidationException"
+    assert a.certificates == {}

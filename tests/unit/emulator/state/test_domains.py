@@ -14,21 +14,6 @@ DISABLED, ENABLED = DomainStatus.DISABLED, DomainStatus.ENABLED
 DOMAIN = "iot.example.com"
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def registry(clock: Clock) -> Registry:
-    return make_registry(clock)
-
-
-@pytest.fixture
-def a(registry: Registry) -> Partition:
-    return registry.partition(A, REGION)
-
-
 def certificate(region: str = REGION) -> str:
     return f"arn:aws:acm:{region}:{A}:certificate/8b7c"
 

@@ -97,7 +97,14 @@ def test_curves_are_a_setting() -> None:
         registry.certificates.create_from_csr(a, csr(kind="P-384"))
 
 
-@pytest.mark.parametrize("text", ["", "x", csr()[:-40], csr().replace("REQUEST", "CERTIFICATE")])
+def csr_of_version(number: int) -> str:
+    der = base64.b64decode("".join(csr().splitlines()[1:-1]))
+    odd = der.replace(b"\x02\x01\x00", bytes((2, 1, number)), 1)
+    label = "CERTIFICATE REQUEST"
+    return f"-----BEGIN {label}-----\n{base64.encodebytes(odd).decode()}-----END {label}-----\n"
+
+
+@pytest.mark.parametrize("text", ["", "x", csr()[:-40], csr().replace("REQUEST", "CERTIFICATE"), csr_of_version(7)])
 def test_what_is_no_request_is_refused(text: str) -> None:
     registry = make_registry()
 

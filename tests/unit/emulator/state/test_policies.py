@@ -8,7 +8,7 @@ from devicesim.emulator import policy
 from devicesim.emulator.registry import APIError, Partition, Registry
 from devicesim.emulator.state.environment import ControlSettings
 from devicesim.emulator.state.records import DeviceCertificate
-from tests.control_support import REGION, A, B, Clock, TestCA, make_registry, pem
+from tests.control_support import REGION, A, B, Clock, TestCA, code_of, make_registry, pem
 
 IDENTITY = "us-east-1:01234567-89ab-cdef-0123-456789abcdef"
 
@@ -18,29 +18,8 @@ def document(action: str = "iot:Connect") -> str:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def registry(clock: Clock) -> Registry:
-    return make_registry(clock)
-
-
-@pytest.fixture
-def a(registry: Registry) -> Partition:
-    return registry.partition(A, REGION)
-
-
-@pytest.fixture
 def leaf(registry: Registry, a: Partition) -> DeviceCertificate:
     return registry.certificates.register_without_ca(a, pem(TestCA().leaf()))
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(APIError) as caught:
-        call()
-    return caught.value.code
 
 
 def test_document_is_kept_as_given(registry: Registry, a: Partition, clock: Clock) -> None:

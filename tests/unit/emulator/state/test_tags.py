@@ -1,30 +1,12 @@
 """Tags: which resources take them, and how many."""
 
-from collections.abc import Callable
-
 import pytest
 
-from devicesim.emulator.registry import APIError, Partition, Registry
+from devicesim.emulator.registry import Partition, Registry
 from devicesim.emulator.state.records import CertificateMode
-from tests.control_support import REGION, A, B, TestCA, make_registry, pem
+from tests.control_support import REGION, B, TestCA, code_of, pem
 
 ALLOW = '{"Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
-
-
-@pytest.fixture
-def registry() -> Registry:
-    return make_registry()
-
-
-@pytest.fixture
-def a(registry: Registry) -> Partition:
-    return registry.partition(A, REGION)
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(APIError) as caught:
-        call()
-    return caught.value.code
 
 
 def test_are_given_at_creation_changed_and_removed(registry: Registry, a: Partition) -> None:

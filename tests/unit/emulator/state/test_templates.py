@@ -1,36 +1,13 @@
 """Provisioning templates (aws-iot-behaviour.md §1.5)."""
 
-from collections.abc import Callable
-
 import pytest
 
 from devicesim.emulator.registry import APIError, Partition, Registry
 from devicesim.emulator.state.records import CertificateMode, ProvisioningTemplate, RegistrationConfig, TemplateType
-from tests.control_support import BAD_TEMPLATE, REGION, A, Clock, TestCA, make_registry
+from tests.control_support import BAD_TEMPLATE, REGION, A, Clock, TestCA, code_of
 
 ROLE = "arn:aws:iam::111111111111:role/JITP"
 HOOK = {"targetArn": "arn:aws:lambda:us-east-1:111111111111:function:hook"}
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def registry(clock: Clock) -> Registry:
-    return make_registry(clock)
-
-
-@pytest.fixture
-def a(registry: Registry) -> Partition:
-    return registry.partition(A, REGION)
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(APIError) as caught:
-        call()
-    return caught.value.code
 
 
 def create(registry: Registry, partition: Partition, kind: TemplateType = TemplateType.JITP) -> ProvisioningTemplate:

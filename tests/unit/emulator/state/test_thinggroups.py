@@ -4,32 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from devicesim.emulator.registry import APIError, Partition, Registry
+from devicesim.emulator.registry import Partition, Registry
 from devicesim.emulator.state.records import PropagatingAttribute
-from tests.control_support import REGION, A, Clock, make_registry
+from tests.control_support import Clock, code_of
 
 ALLOW = '{"Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def registry(clock: Clock) -> Registry:
-    return make_registry(clock)
-
-
-@pytest.fixture
-def a(registry: Registry) -> Partition:
-    return registry.partition(A, REGION)
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(APIError) as caught:
-        call()
-    return caught.value.code
 
 
 class TestThingTypes:

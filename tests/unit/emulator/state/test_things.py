@@ -1,36 +1,18 @@
 """Things and their principals (aws-iot-behaviour.md §1.5)."""
 
-from collections.abc import Callable
-
 import pytest
 
 from devicesim.emulator.registry import APIError, Partition, Registry
 from devicesim.emulator.state.records import DeviceCertificate, ThingPrincipalType
-from tests.control_support import REGION, A, B, TestCA, make_registry, pem
+from tests.control_support import REGION, A, B, TestCA, code_of, pem
 
 EXCLUSIVE = ThingPrincipalType.EXCLUSIVE_THING
 SHARED = ThingPrincipalType.NON_EXCLUSIVE_THING
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return make_registry()
-
-
-@pytest.fixture
-def a(registry: Registry) -> Partition:
-    return registry.partition(A, REGION)
-
-
-@pytest.fixture
 def leaf(registry: Registry, a: Partition) -> DeviceCertificate:
     return registry.certificates.register_without_ca(a, pem(TestCA().leaf()))
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(APIError) as caught:
-        call()
-    return caught.value.code
 
 
 class TestCreate:

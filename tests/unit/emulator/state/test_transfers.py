@@ -14,26 +14,6 @@ PENDING, INACTIVE, ACTIVE = CertificateStatus.PENDING_TRANSFER, CertificateStatu
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def registry(clock: Clock) -> Registry:
-    return make_registry(clock)
-
-
-@pytest.fixture
-def a(registry: Registry) -> Partition:
-    return registry.partition(A, REGION)
-
-
-@pytest.fixture
-def b(registry: Registry) -> Partition:
-    return registry.partition(B, REGION)
-
-
-@pytest.fixture
 def leaf(registry: Registry, a: Partition) -> str:
     return registry.certificates.create_keys(a)[0].certificate_id
 

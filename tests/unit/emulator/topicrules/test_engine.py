@@ -90,6 +90,22 @@ class TestRepublish:
         assert told(world) == [("rule_executed", "rule r on sensors/s1/data: republished to alarms/s1, 1 subscribers")]
         assert world.history.select(verdict="rule_executed")[0].certificate_id == device(0).certificate_id
 
+    def test_a_regular_expression_without_end_fails_its_rule_and_no_other(self) -> None:
+        world, account, listener = ready()
+        slow = "SELECT * FROM 'a' WHERE regexp_matches(text, '^(a|a)*$')"
+        rule(account, world, slow, republish("b"), name="endless")
+        rule(account, world, "SELECT * FROM 'a'", republish("${regexp_substr(text, '^(a|a)*$')}"), name="in_template")
+        rule(account, world, "SELECT 1 AS one FROM 'a'", republish("c"), name="next")
+
+        say(world, account, "a", {"text": "a" * 60 + "!"})
+
+        assert [topic for topic, _ in listener.messages()] == ["a", "c"]
+        why = "a regular expression takes too much time, more than 0.1 s"
+        assert [detail for verdict, detail in told(world) if verdict == "rule_failed"] == [
+            f"rule endless on a: SQL: {why}",
+            f"rule in_template on a: RepublishAction failed: substitution template: {why}",
+        ]
+
     def test_the_qos_is_the_actions(self) -> None:
         world, account, listener = ready()
         rule(account, world, "SELECT * FROM 'a'", republish("b", qos=1), republish("c"))

@@ -182,6 +182,7 @@ def test_where_decides_whether_there_is_an_output() -> None:
         ("rand()", 0.5),
         ('regexp_matches("aaaa", "a{2,}")', True),
         ('regexp_matches("aaaa", "(")', "Undefined"),
+        ('regexp_matches("aaaa", "(?V1)a")', "Undefined"),
         ('regexp_replace("abcd", "b(.*)d", "$1")', "ac"),
         ('regexp_replace("abcd", "b", "$1")', "Undefined"),
         ('regexp_substr("hihihello", "(hi)*")', "hihi"),
