@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from devicesim.emulator.embedded import Emulator
 
 _DEFAULT_ACCOUNTS = 2
+_OPTIONS = ("accounts", "region", "settings", "seed", "state")
+"""Of :func:`devicesim.emulator.embedded.open_emulator`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +56,11 @@ def iot_emulator(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
     marker = request.node.get_closest_marker("iot_emulator")
     if marker is not None and marker.args:
         raise pytest.UsageError("the marker iot_emulator takes keywords only: iot_emulator(accounts=3)")
-    yield from _emulator(request.config, dict(marker.kwargs) if marker is not None else {})
+    options = dict(marker.kwargs) if marker is not None else {}
+    for name in options:
+        if name not in _OPTIONS:
+            raise pytest.UsageError(f"the marker iot_emulator has no {name!r}, only {', '.join(_OPTIONS)}")
+    yield from _emulator(request.config, options)
 
 
 @pytest.fixture(scope="session")

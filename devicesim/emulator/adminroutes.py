@@ -8,7 +8,8 @@ GET     /state/COLLECTION   ``account region after limit``: the records themselv
 GET     /explain            ``certificate_id account region server_name client_id``: why a device is not connected
 POST    /explain            the same as JSON, with ``certificate_pem`` for a certificate that nobody has
 GET     /faults             what is on the board, and how often it fired
-POST    /faults             inject one: JSON, the fields of :class:`~devicesim.emulator.faults.Fault`
+POST    /faults             inject one: JSON, the fields of :class:`~devicesim.emulator.faults.Fault`; ``account`` is
+                            ``account_id``, as in the filters
 DELETE  /faults             take all off; ``/faults?name=N`` one
 GET     /clock              the emulator's time
 POST    /clock              ``{"advance": seconds}``
@@ -248,7 +249,10 @@ class AdminRoutes:
     def _inject(self, query: Query, body: Document) -> Document:
         _check(query, frozenset())
         try:
-            fault = self._core.faults.inject(_fault(body), self._core.clock.now())
+            fault = _fault(body)
+            if fault.operation is not None and fault.operation not in self._core.operations:
+                raise AdminError(400, f"operation is {fault.operation!r}, which is none that is emulated")
+            fault = self._core.faults.inject(fault, self._core.clock.now())
         except ValueError as exc:
             raise AdminError(400, str(exc)) from exc
         return {"name": fault.name, "kind": fault.kind.value}
@@ -318,6 +322,8 @@ def _document(body: bytes) -> Document:
 
 def _fault(body: Document) -> Fault:
     """The fault that a body describes; ``ValueError`` says what is wrong with it."""
+    if "account" in body and "account_id" not in body:
+        body = {("account_id" if name == "account" else name): value for name, value in body.items()}
     _check(body, frozenset(each.name for each in fields(Fault)))
     if body.get("kind") not in set(FaultKind):
         raise ValueError(f"kind is {body.get('kind')!r}, must be one of {', '.join(FaultKind)}")

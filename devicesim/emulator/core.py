@@ -17,6 +17,7 @@ from devicesim.emulator.dataplane import DataPlane
 from devicesim.emulator.explain import Explainer
 from devicesim.emulator.faults import FaultBoard
 from devicesim.emulator.history import History
+from devicesim.emulator.operations import table
 from devicesim.emulator.operations.data import DataOperations
 from devicesim.emulator.provisioning import validate_template
 from devicesim.emulator.quotas import QuotaMeter
@@ -85,6 +86,7 @@ class Core:
             clock=clock,
             uniform=uniform,
         )
+        self._data = DataOperations(self.plane, self.shadows, self.settings)
         self.rules.publish_reserved = self.shadows.published
         self.rules.get_shadow = self._shadow_for_rules
         self.claims = Claims(
@@ -138,10 +140,16 @@ class Core:
         self.api_calls.clear()
         self.faults.clear()
         self.quotas.replace(self.settings.quotas)
+        self.quotas.throttled.clear()
         for listener in self.on_reset:
             listener()
         self.announce(self._announced)
         self.plane.commit()
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """Every emulated operation of ``iot`` and ``iot-data``."""
+        return frozenset(table.IOT) | frozenset(self._data.handlers)
 
     def control_plane(self, access_keys: Mapping[str, str] | None = None) -> ControlPlane:
         """The API, which acts on this core; ``access_keys`` maps access key ids to account ids."""
@@ -151,5 +159,5 @@ class Core:
             commit=lambda: self.plane.commit(),
             gate=self.plane.guard.call,
             calls=self.api_calls,
-            data=DataOperations(self.plane, self.shadows, self.settings).handlers,
+            data=self._data.handlers,
         )

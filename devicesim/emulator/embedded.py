@@ -68,6 +68,8 @@ class Account:
     mqtt_host: str
     mqtt_port: int
     """Where devices of the account dial to, whatever the endpoint's name resolves to."""
+    mqtt_alpn_port: int
+    """The same as on AWS's port 443: with ALPN ``x-amzn-mqtt-ca``."""
     ca_file: Path
     """PEM of the root that devices must trust."""
     api: str
@@ -173,6 +175,7 @@ def _account(ready: Ready, account: AccountReady) -> Account:
         endpoint=account.endpoint,
         mqtt_host=account.mqtt_host,
         mqtt_port=account.mqtt_port,
+        mqtt_alpn_port=account.mqtt_alpn_port,
         ca_file=ready.ca_file,
         api=ready.api,
     )

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import trio
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from devicesim import pytest as plugin
 from devicesim.emulator.embedded import Emulator, emulator_in_a_thread, open_emulator, quick
 from devicesim.emulator.packets import ConnAck
 from devicesim.emulator.service import AccountConfig
@@ -227,6 +229,10 @@ def test_is_the_same_for_all(shared_iot_emulator):
 @pytest.mark.iot_emulator(3)
 def test_a_marker_that_is_wrong(iot_emulator):
     pass
+
+@pytest.mark.iot_emulator(account=3)
+def test_wrong_keyword(iot_emulator):
+    pass
 """
 
 
@@ -240,8 +246,13 @@ def test_the_fixtures_in_a_foreign_suite(tmp_path: Path) -> None:
 
     done = run_pytest(tmp_path)
 
-    assert "5 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "5 passed, 2 errors" in done.stdout, done.stdout + done.stderr
     assert "takes keywords only" in done.stdout
+    assert "the marker iot_emulator has no 'account', only accounts, region, settings, seed, state" in done.stdout
+
+
+def test_the_marker_takes_what_open_emulator_takes() -> None:
+    assert tuple(signature(open_emulator).parameters) == plugin._OPTIONS
 
 
 def test_the_option_says_how_many_accounts(tmp_path: Path) -> None:

@@ -166,6 +166,21 @@ def test_a_fault_is_injected_shown_fires_and_is_removed(world: World) -> None:
     assert get(world, "/faults")["faults"] == []
 
 
+def test_a_fault_s_account_is_named_as_in_the_filters(world: World) -> None:
+    answer(world, "POST", "/faults", body={"kind": "refuse_connect", "account": A})
+
+    (fault,) = get(world, "/faults")["faults"]
+    assert fault["account_id"] == A
+
+
+@pytest.mark.parametrize("operation", ["CreateThing", "GetThingShadow"])
+def test_a_fault_of_an_operation_of_the_api(world: World, operation: str) -> None:
+    assert (
+        answer(world, "POST", "/faults", body={"kind": "throttle_api", "operation": operation})["kind"]
+        == "throttle_api"
+    )
+
+
 def test_deleting_faults_without_a_name_takes_all_off(world: World) -> None:
     for kind in ("throttle", "refuse_connect"):
         answer(world, "POST", "/faults", body={"kind": kind})
@@ -237,6 +252,14 @@ def test_a_will_and_a_session_do_not_outlive_a_reset(world: World) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "query", "body", "status", "message"),
     [
+        (
+            "POST",
+            "/faults",
+            "",
+            {"kind": "throttle_api", "operation": "CreateJob"},
+            400,
+            "operation is 'CreateJob', which",
+        ),
         ("GET", "/nothing", "", None, 404, "no such path '/nothing', must be one of /health, /history"),
         ("POST", "/state", "", None, 405, "method 'POST' is not allowed, must be 'GET'"),
         ("PUT", "/faults", "", None, 405, "must be 'GET' or 'POST' or 'DELETE'"),
