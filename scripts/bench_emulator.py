@@ -5,7 +5,7 @@ the wall clock here, and the server's CPU time and resident memory as the kernel
 are there to be lower than this. With --ministack the same calls and the same devices go to MiniStack
 (https://pypi.org/project/ministack/), in the same run.
 
-    .venv/bin/python scripts/bench_emulator.py [--steps 0,10000,50000,100000] [--connections 2000] [--idle 10000]
+    .venv/bin/python scripts/bench_emulator.py [--steps 0,10000,50000,100000] [--connections 6000] [--idle 10000]
                                                [--state] [--ministack PYTHON] [--json FILE]
 """
 
@@ -478,7 +478,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--steps", default="0,10000,50000,100000", help="certificates at which it is measured")
-    parser.add_argument("--connections", type=int, default=2000, help="first connections at each step")
+    parser.add_argument("--connections", type=int, default=6000, help="first connections at each step")
     parser.add_argument("--idle", type=int, default=10_000, help="idle connections; 0: none")
     parser.add_argument("--budget", type=float, default=240.0, help="seconds for the API calls of one step")
     parser.add_argument("--ministack", metavar="PYTHON", help="interpreter that has ministack installed")
