@@ -4,6 +4,7 @@ The package is installed once, beside the virtual environment. Skipped, with the
 registry is not there.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -28,6 +29,13 @@ def mqttjs() -> Path:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"the program {program} is not installed")
+    PLACE.mkdir(exist_ok=True)
+    with (PLACE / "lock").open("w") as lock:  # of several workers one installs
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return install()
+
+
+def install() -> Path:
     package = PLACE / "node_modules" / "mqtt"
     described = package / "package.json"
     if described.is_file() and json.loads(described.read_text())["version"] == VERSION:
@@ -40,10 +48,15 @@ def mqttjs() -> Path:
         "--no-audit",
         "--no-fund",
         "--ignore-scripts",
+        "--fetch-retries=1",
+        "--fetch-timeout=20000",
         f"mqtt@{VERSION}",
     ]
+    # node has a list of authorities of its own; a machine behind a proxy has its proxy's in the system's
+    trusted = Path("/etc/ssl/certs/ca-certificates.crt")
+    environment = ({"NODE_EXTRA_CA_CERTS": str(trusted)} if trusted.is_file() else {}) | os.environ
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment)
     except subprocess.TimeoutExpired:
         pytest.skip("npm does not answer: mqtt could not be installed")
     if done.returncode != 0:
