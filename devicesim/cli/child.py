@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from devicesim.errors import InputError, TargetError
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+ASK_SECONDS = 5.0
 _LOG_TAIL = 5
 
 
@@ -26,6 +28,18 @@ class Child:
     """What its ready line says."""
     _process: trio.Process
     _log_path: Path
+
+    async def throttled(self) -> dict[str, int]:
+        """How many requests were over a quota, by quota; none when it does not answer."""
+
+        def ask() -> dict[str, int]:
+            with urllib.request.urlopen(f"{self.ready['admin']}/health", timeout=ASK_SECONDS) as answer:  # noqa: S310
+                return dict(json.load(answer)["throttled"])
+
+        try:
+            return await trio.to_thread.run_sync(ask)
+        except (OSError, ValueError, KeyError):
+            return {}
 
     async def ended(self) -> TargetError:
         """Wait until it ends by itself, which it should not: the error to raise then."""

@@ -4,7 +4,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -185,10 +185,22 @@ async def _run(fleet: Fleet, material: Material, options: _Options, session: _Se
                     nursery.start_soon(_fail_with, child, run)
                 await run.execute()
                 nursery.cancel_scope.cancel()
+            if child is not None and not options.quiet:
+                _tell_throttled(await child.throttled())
         except* DevicesimError as group:
             for error in leaves(group):
                 writer.add_note(Note(at=time.time(), kind="error", text=str(error)))
             raise
+
+
+def _tell_throttled(throttled: Mapping[str, int]) -> None:
+    """Devices see a throttled request as any refusal: without a word here a fleet that is too fast looks broken."""
+    if not throttled:
+        return
+    counts = ", ".join(f"{quota} {count}" for quota, count in sorted(throttled.items()))
+    told = f"the emulator throttled {sum(throttled.values())} requests, as its quotas say: {counts}"
+    hint = "lower --rate, or lift them: [emulator.quotas] lifted = true"
+    click.echo(f"devicesim: note: {told}; {hint}", err=True)
 
 
 async def _fail_with(child: Child, run: Run) -> None:

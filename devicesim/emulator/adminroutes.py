@@ -100,6 +100,7 @@ class AdminRoutes:
             "status": "ok",
             "connections": sum(plane.load(partition).connections for partition in self._core.registry.partitions()),
             "provisioning_runs": plane.provisioning_runs,
+            "throttled": dict(self._core.quotas.throttled),
             "verdicts": dict(self._core.history.counts),
         }
 

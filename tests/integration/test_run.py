@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -67,6 +68,19 @@ def test_a_shipped_fleet_ends_as_it_says(fleet: str, code: int, tmp_path: Path) 
     assert ended == code
     assert summary["agrees"] is (code == 0)
     assert f"exit code {code}" in (ROOT / "fleets" / fleet).read_text()
+
+
+def test_a_fleet_that_is_throttled_is_told_so(tmp_path: Path) -> None:
+    text = (ROOT / "fleets" / "quotas.toml").read_text().replace("count = 40", "count = 4")
+    text = text.replace("[retry]", "[emulator.quotas]\ncertificate_registrations_per_second = 1\n\n[retry]")
+    (tmp_path / "fleet.toml").write_text(text)
+
+    process = start("run", tmp_path / "fleet.toml", "--out", tmp_path / "run", cwd=tmp_path)
+    out, err = process.communicate(timeout=TIMEOUT)
+
+    assert process.returncode == 0, out + err
+    told = r"throttled \d+ requests, as its quotas say: certificate_registrations_per_second \d+; lower --rate"
+    assert re.search(told, err)
 
 
 def test_every_shipped_fleet_is_run_above() -> None:

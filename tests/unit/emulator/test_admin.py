@@ -42,6 +42,7 @@ def test_health_counts(world: World) -> None:
         "status": "ok",
         "connections": 1,
         "provisioning_runs": 0,
+        "throttled": {},
         "verdicts": {"registered": 1, "published": 1, "provisioned": 1, "admitted": 1},
     }
 
@@ -207,7 +208,13 @@ def test_reset_is_the_beginning(world: World) -> None:
     assert answer(world, "POST", "/reset") == {"status": "ok"}
 
     assert client.closed
-    assert get(world, "/health") == {"status": "ok", "connections": 0, "provisioning_runs": 0, "verdicts": {}}
+    assert get(world, "/health") == {
+        "status": "ok",
+        "connections": 0,
+        "provisioning_runs": 0,
+        "throttled": {},
+        "verdicts": {},
+    }
     (account,) = get(world, "/state")["accounts"]
     assert account["account_id"] == A
     assert set(account["collections"].values()) == {0}
