@@ -67,6 +67,8 @@ def values(shape: Shape, xml: bool = False) -> st.SearchStrategy[Any]:
         case "boolean":
             return st.booleans()
         case "integer":
+            if is_status(shape):
+                return st.integers(200, 299)  # what follows is an error, or says where else to look
             return st.integers(shape.metadata.get("min", -(2**31)), shape.metadata.get("max", 2**31 - 1))
         case "long":
             return st.integers(shape.metadata.get("min", -(2**63)), shape.metadata.get("max", 2**63 - 1))
@@ -100,7 +102,7 @@ def strings(shape: Shape, characters: st.SearchStrategy[str]) -> st.SearchStrate
             characters, least = st.characters(min_codepoint=0x20, max_codepoint=0x7E), max(least, 1)
         return st.text(characters, min_size=least, max_size=most)
     if pattern == "(0x)?[a-fA-F0-9]+":
-        return st.text("0123456789abcdefABCDEF", min_size=least, max_size=most)
+        return st.text("0123456789abcdefABCDEF", min_size=max(least, 1), max_size=most)
     if pattern == r"[^\p{C}]*":
         return st.text(st.characters(exclude_categories=["C"]), min_size=least, max_size=most)
     compiled = compile_pattern(pattern)
