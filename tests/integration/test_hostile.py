@@ -328,23 +328,24 @@ def test_the_same_wave_again_costs_no_more_memory(server: Server) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_connections_without_connect_are_borne_and_given_up(tmp_path: Path) -> None:
-    """As many as this machine's RLIMIT_NOFILE allows: four of five say nothing at all, the fifth nothing after its
-    handshake. Meanwhile a device connects; afterwards everything is as before."""
+    """As many as RLIMIT_NOFILE allows: most say nothing at all, one of twenty nothing after its handshake. Meanwhile a
+    device connects; afterwards everything is as before. The first must not be given up before the last is there, on a
+    busy machine either: hence the long timeouts and the few handshakes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(10_000, hard - 500)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        with running_server(tmp_path, handshake_timeout=10.0, connect_timeout=10.0) as server:
+        with running_server(tmp_path, handshake_timeout=25.0, connect_timeout=25.0) as server:
             idle, before, memory = server.fds(), server.decided(), server.rss()
             with contextlib.ExitStack() as stack:
-                shaken = [stack.enter_context(server.tls(device(0))) for _ in range(count // 5)]
+                shaken = [stack.enter_context(server.tls(device(0))) for _ in range(count // 20)]
                 silent = [stack.enter_context(server.tcp()) for _ in range(count - len(shaken))]
                 until(lambda: server.fds() >= idle + count - 20, f"{count} open connections")  # idle had its own
                 started = time.monotonic()
                 server.check_serves(device(0))
                 assert time.monotonic() - started < 5.0
                 assert (server.rss() - memory) * 1024 / count < 60, "KiB for each connection"
-                until(lambda: server.decided() >= before + count + 1, "a verdict on each", seconds=40)
+                until(lambda: server.decided() >= before + count + 1, "a verdict on each", seconds=60)
                 assert all(read_to_end(sock) == b"" for sock in silent[:100])
             until(lambda: server.fds() <= idle + 1, "the return of all descriptors")
             verdicts = server.verdicts()
