@@ -470,7 +470,7 @@ def test_random_keys_of_any_type_are_provisioned(tmp_path: Path) -> None:
         ("[accounts.staging]", '[tls]\nmaximum_version = "TLSv1.2"\n[mqtt]\nversion = "5"\n[accounts.staging]'),
     )
 
-    ended, summary = run_fleet(fleet, tmp_path)
+    ended, summary = run_fleet(fleet, tmp_path, "--rate", "3/s")  # an RSA key takes its time
 
     assert ended == 0, summary
     assert rows(tmp_path / "run" / "run.sqlite", "SELECT DISTINCT tls_version FROM attempts") == [("TLSv1.2",)]
