@@ -474,10 +474,17 @@ def _growth_line(row: Mapping[str, Any]) -> str:
     )
 
 
+def numbers(text: str) -> list[int]:
+    """``0,10000``: argparse tells of a ``ValueError``."""
+    return sorted(int(each) for each in text.split(","))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--steps", default="0,10000,50000,100000", help="certificates at which it is measured")
+    parser.add_argument(
+        "--steps", type=numbers, default="0,10000,50000,100000", help="certificates at which it is measured"
+    )
     parser.add_argument("--connections", type=int, default=6000, help="first connections at each step")
     parser.add_argument("--idle", type=int, default=10_000, help="idle connections; 0: none")
     parser.add_argument("--budget", type=float, default=240.0, help="seconds for the API calls of one step")
@@ -492,7 +499,7 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     server_core = cores[0] if len(cores) > 1 else None
     pin(cores[1] if len(cores) > 1 else None)
-    steps = [int(each) for each in arguments.steps.split(",")]
+    steps = arguments.steps
     result: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",

@@ -65,7 +65,7 @@ def command(
 
     Prints one JSON line when it is ready; stops on SIGTERM or Ctrl-C. Any other 12-digit access key id is an account
     too. State and keys are gone on exit, unless --state says where to keep them. Not for production: it accepts every
-    credential.
+    credential, unless FLEET's settings give secret access keys.
     """
     if fleet_path is not None and accounts is not None:
         raise click.UsageError("--accounts goes without FLEET, whose accounts are those of the file")

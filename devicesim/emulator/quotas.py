@@ -85,7 +85,7 @@ class Quotas:
             rates = value if name == "api" else {name: value}
             for key, rate in rates.items():
                 if rate is not None and not 0 < rate < float("inf"):
-                    raise ValueError(f"quota {key} is {rate}, must be above 0 and finite, or None to lift it")
+                    raise ValueError(f"quota {key} is {rate}, must be above 0 and finite, or none to lift it")
 
     @classmethod
     def lifted(cls) -> "Quotas":
