@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from devicesim.fleet.identities import MaterialFiles
+from devicesim.net.names import is_ip_literal
 
 Command = Callable[..., Any]
 
@@ -25,3 +26,14 @@ def material_options(function: Command) -> Command:
 
 def material_files(ca_path: Path | None, ca_key: Path | None, seed: Path | None) -> MaterialFiles:
     return MaterialFiles(ca=ca_path, ca_key=ca_key, secret=seed)
+
+
+def host_and_port(text: str, option: str, default: int | None = None) -> tuple[str, int]:
+    """``HOST:PORT``, or ``HOST`` where there is a default port; an IPv6 address stands in brackets before a port."""
+    if default is not None and (":" not in text or is_ip_literal(text.strip("[]"))):
+        host, port = text, str(default)
+    else:
+        host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{text!r} is not {'HOST or ' if default else ''}HOST:PORT", param_hint=option)
+    return host.strip("[]"), int(port)

@@ -100,11 +100,11 @@ def minter(fleet: Fleet, material: Material) -> Minter:
 
 def client_id(fleet: Fleet, group: str, member: int, identity: Identity) -> str:
     """The MQTT client id of a device: by default its certificate's CN."""
-    template = fleet.file.groups[group].client_id.replace(SUBJECT_CLIENT_ID, _escaped(_common_name(identity)))
+    template = fleet.file.groups[group].client_id.replace(SUBJECT_CLIENT_ID, _escaped(common_name(identity)))
     return render(template, fleet.first_index(group) + member, fleet.names(group), "client_id")
 
 
-def _common_name(identity: Identity) -> str:
+def common_name(identity: Identity) -> str:
     names = identity.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else identity.certificate_id
 

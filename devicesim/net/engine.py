@@ -58,6 +58,17 @@ class Connack:
     """Server Keep Alive, which replaces ours (MQTT 5, 3.2.2.3.14)."""
     receive_maximum: int | None = None
     """How many QoS 1 messages the server takes at once (MQTT 5, 3.2.2.3.3)."""
+    assigned_client_id: str | None = None
+    """What the server calls a client that gave no id (MQTT 5, 3.2.2.3.7)."""
+    session_expiry: int | None = None
+    """Seconds, in place of those asked for (MQTT 5, 3.2.2.3.2)."""
+    maximum_qos: int | None = None
+    maximum_packet_size: int | None = None
+    retain_available: int | None = None
+    """0: the server takes no retained messages (MQTT 5, 3.2.2.3.5)."""
+    topic_alias_maximum: int | None = None
+    server_reference: str | None = None
+    """Another server to use (MQTT 5, 3.2.2.3.16)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,15 +239,15 @@ class Engine:
         self._splitter = PacketSplitter()
         self._events: list[Event] = []
         self._connack: Connack | None = None
-        """As paho understood it; by it alone nothing is decided."""
+        """As paho understood it, in MQTT 5; by it alone nothing is decided."""
         self._accepted = False
         self._unacknowledged: set[int] | None = None
         self._paho = _Paho(self._wire, client_id, version, clean_start)
         # functions and user data rather than bound methods: nothing more is kept a connection
         self._paho.user_data_set(self)
-        self._paho.on_connect = _on_connect
         self._paho.on_message = _on_message
         if version == "5":
+            self._paho.on_connect = _on_connect
             self._paho.on_disconnect = _on_disconnect
 
     def connect(self, *, keep_alive: int = 60, session_expiry: int = 0) -> None:
@@ -331,7 +342,7 @@ class Engine:
         self._accepted = code == 0
         if self._connack is None:
             return Connack(code=code, words=f"0x{code:02x} unknown reason code")
-        return replace(self._connack, code=code)
+        return self._connack if self._connack.code == code else replace(self._connack, code=code)
 
     def _give(self, packet: bytes) -> MQTTErrorCode:
         self._wire.put(packet)
@@ -358,6 +369,13 @@ def _on_connect(
         session_present=flags.session_present,
         keep_alive=getattr(properties, "ServerKeepAlive", None),
         receive_maximum=getattr(properties, "ReceiveMaximum", None),
+        assigned_client_id=getattr(properties, "AssignedClientIdentifier", None),
+        session_expiry=getattr(properties, "SessionExpiryInterval", None),
+        maximum_qos=getattr(properties, "MaximumQoS", None),
+        maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
+        retain_available=getattr(properties, "RetainAvailable", None),
+        topic_alias_maximum=getattr(properties, "TopicAliasMaximum", None),
+        server_reference=getattr(properties, "ServerReference", None),
     )
 
 

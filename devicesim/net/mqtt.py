@@ -115,12 +115,12 @@ class MQTTClient:
     )
 
     def __init__(
-        self, tls: TLSConnection, client_id: str, settings: MQTTSettings, deadlines: Deadlines, trace: Trace
+        self, tls: TLSConnection, engine: Engine, settings: MQTTSettings, deadlines: Deadlines, trace: Trace
     ) -> None:
         # what an idle device does not need is made when it does: there are thousands of these
         self._tls = tls
         self._settings = settings
-        self._engine = Engine(client_id, version=settings.version, clean_start=settings.clean_start)
+        self._engine = engine
         self._deadlines = deadlines
         self._trace = trace
         self._connack: Connack | None = None
@@ -514,6 +514,8 @@ def open_mqtt(
     closed.
     """
 
+    new_engine = Engine if context.watcher is None else context.watcher.engine
+
     async def connect() -> MQTTClient:
         tls = await open_tls(
             context,
@@ -528,7 +530,8 @@ def open_mqtt(
         client = None
         connected = False
         try:
-            client = MQTTClient(tls, client_id, settings, deadlines, trace)
+            engine = new_engine(client_id, version=settings.version, clean_start=settings.clean_start)
+            client = MQTTClient(tls, engine, settings, deadlines, trace)
             await client._connect(clock)
             connected = True
         finally:

@@ -15,8 +15,8 @@ def check_server_name(name: str) -> bytes:
     """``name`` as it goes into the ClientHello: verbatim, whatever its case and with its trailing dot if it has one.
 
     What a device sends may be wrong on purpose (a probe), so only what cannot be sent is refused, with
-    ``ValueError``: an IP literal, which RFC 6066 section 3 forbids and for which other libraries send nothing at all
-    (say ``None`` for that), and what OpenSSL would silently leave out.
+    ``ValueError``: what OpenSSL would silently leave out. An IP literal, which RFC 6066 section 3 forbids, is sent as
+    it is: mosquitto's clients do that. Other libraries send no extension at all for it; say ``None`` for that.
     """
     if not 1 <= len(name) <= MAX_SERVER_NAME:
         raise ValueError(f"server name {name!r} has {len(name)} characters; 1 to {MAX_SERVER_NAME} can be sent")
@@ -24,8 +24,6 @@ def check_server_name(name: str) -> bytes:
         raise ValueError(
             f"server name {name!r} is not printable ASCII; write a name in another script in its xn-- form"
         )
-    if is_ip_literal(name):
-        raise ValueError(f"server name {name!r} is an IP address, which RFC 6066 forbids in SNI; send none instead")
     return name.encode("ascii")
 
 

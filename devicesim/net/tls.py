@@ -34,6 +34,7 @@ from devicesim.net import tcp
 from devicesim.net.failures import FOREIGN, ChainError, ConnectionFailed, alert_name, failure_from
 from devicesim.net.names import check_server_name, check_verify_name, is_ip_literal
 from devicesim.net.stream import TLSConnection
+from devicesim.net.watch import Watcher
 from devicesim.outcome import Alert, Stage, Trace
 from devicesim.pki.identity import Identity
 
@@ -174,10 +175,13 @@ class _Peer:
 class TLSContext:
     """One shared ``SSL.Context``. Safe to use for any number of connections at once; never changes after it is made."""
 
-    def __init__(self, settings: TLSSettings) -> None:
-        """Raises ``ValueError`` for a cipher string that OpenSSL does not know, ``InputError`` for an SSLKEYLOGFILE
+    def __init__(self, settings: TLSSettings, watcher: Watcher | None = None) -> None:
+        """``watcher`` is told what the connection does; with one the context is for one connection at a time.
+
+        Raises ``ValueError`` for a cipher string that OpenSSL does not know, ``InputError`` for an SSLKEYLOGFILE
         that cannot be written."""
         self.settings = settings
+        self.watcher = watcher
         self._names_verified: set[tuple[x509.Certificate, str]] = set()
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(_VERSIONS[settings.minimum_version])
@@ -202,7 +206,7 @@ class TLSContext:
             for issuer in settings.chain:
                 context.add_extra_chain_cert(issuer)
         context.set_verify(SSL.VERIFY_PEER, self._verify)
-        context.set_info_callback(_on_info)
+        context.set_info_callback(_on_info if watcher is None else _told_to(watcher))
         key_log = os.environ.get("SSLKEYLOGFILE")
         if key_log:
             context.set_keylog_callback(_key_logger(key_log))
@@ -228,21 +232,29 @@ class TLSContext:
         """Asked for each certificate from the root down; the first ``False`` ends the handshake with an alert."""
         peer: _Peer = connection.get_app_data()
         if not ok:
-            peer.refusal = ChainError(code, depth, _subject(certificate))
+            peer.refusal = refusal = ChainError(code, depth, _subject(certificate))
+            if self.watcher is not None:
+                presented = tuple(connection.get_peer_cert_chain() or (certificate,))
+                self.watcher.server(presented, refusal, self._name_refusal(presented[0], peer.verify_name))
             return False
         if depth > 0:
             return True
+        peer.refusal = self._name_refusal(certificate, peer.verify_name)
+        peer.verified = peer.refusal is None
+        if self.watcher is not None:
+            self.watcher.server(tuple(connection.get_peer_cert_chain() or (certificate,)), None, peer.refusal)
+        return peer.verified
+
+    def _name_refusal(self, certificate: crypto.X509, name: str) -> Exception | None:
+        """Why the certificate is not for ``name``, if it is not."""
         try:
-            self._verify_name(certificate.to_cryptography(), peer.verify_name)
+            self._verify_name(certificate.to_cryptography(), name)
         except (VerificationError, CertificateError) as exc:
-            peer.refusal = exc
-            return False
+            return exc
         except ValueError as exc:
             # cryptography reads certificates more strictly than OpenSSL
-            peer.refusal = CertificateError(f"the server's certificate cannot be read: {exc}")
-            return False
-        peer.verified = True
-        return True
+            return CertificateError(f"the server's certificate cannot be read: {exc}")
+        return None
 
     def _verify_name(self, certificate: x509.Certificate, name: str) -> None:
         # a fleet meets the same few server certificates over and over: 5 µs in place of 25
@@ -276,8 +288,9 @@ async def open_tls(
     """
     sni = None if server_name is None else check_server_name(server_name)
     check_verify_name(verify_name)
+    dial = tcp.dial if context.watcher is None else context.watcher.dial
     with under_way(Stage.TCP, deadlines.tcp, trace):
-        sock = await tcp.dial(*address)
+        sock = await dial(*address)
     done = False
     try:
         trace.reach(Stage.TCP, clock())
@@ -296,6 +309,8 @@ async def open_tls(
         trace.reach(Stage.TLS, clock())
         trace.tls_version = connection.version
         trace.cipher = connection.cipher
+        if context.watcher is not None:
+            context.watcher.secured(connection)
         done = True
     finally:
         if not done:
@@ -305,17 +320,37 @@ async def open_tls(
 
 def _on_info(connection: SSL.Connection, where: int, value: int) -> None:
     """OpenSSL's info callback: called some 17 times a handshake (10 µs in all, measured), of which alerts are kept."""
-    if not where & SSL.SSL_CB_ALERT:
-        return
+    if where & SSL.SSL_CB_ALERT:
+        _note_alert(connection, where, value)
+
+
+def _told_to(watcher: Watcher) -> Callable[[SSL.Connection, int, int], None]:
+    """The info callback of a context that is watched."""
+
+    def on_info(connection: SSL.Connection, where: int, value: int) -> None:
+        if where & SSL.SSL_CB_ALERT:
+            alert = _note_alert(connection, where, value)
+            if alert is not None:
+                watcher.alert(alert)
+        elif where & SSL.SSL_CB_LOOP:
+            watcher.handshake(connection.get_state_string().decode("ascii"))
+
+    return on_info
+
+
+def _note_alert(connection: SSL.Connection, where: int, value: int) -> Alert | None:
+    """The alert, kept in the trace if it is the first fatal one; ``None`` for close_notify."""
     level, code = value >> 8, value & 0xFF
     if code == 0:
-        return
+        return None
     peer: _Peer = connection.get_app_data()
     if code != _USER_CANCELED and connection.get_protocol_version() == SSL.TLS1_3_VERSION:
         level = 2
-    if _LEVELS.get(level) == "fatal" and peer.trace.alert is None:
-        direction = "received" if where & SSL.SSL_CB_READ else "sent"
-        peer.trace.alert = Alert(name=alert_name(code), code=code, level="fatal", direction=direction)
+    direction = "received" if where & SSL.SSL_CB_READ else "sent"
+    alert = Alert(name=alert_name(code), code=code, level=_LEVELS.get(level, "unknown"), direction=direction)
+    if alert.level == "fatal" and peer.trace.alert is None:
+        peer.trace.alert = alert
+    return alert
 
 
 def _set_ciphers(context: SSL.Context, ciphers: str) -> None:

@@ -138,7 +138,7 @@ def _ended(
         # With several, the one that the device addressed; without SNI, the one that needs none (§10d [D]).
         best = min(active, key=lambda e: (e.account != facts.addressed, e.mode != "DEFAULT", e.account), default=None)
         return (DeviceOutcome.PROVISIONED, best) if best else (DeviceOutcome.FAILED, None)
-    outcome = _outcome_of(attempts[-1].failure)
+    outcome = outcome_of(attempts[-1].failure)
     if outcome is not DeviceOutcome.REFUSED or now is None:
         return outcome, None
     # A record that was pending before in an account that the device does not address is not where it ended.
@@ -184,7 +184,7 @@ _REFUSED = frozenset(
 """A reset after TCP is the target's doing as much as a close: a server that closes with our bytes unread resets."""
 
 
-def _outcome_of(failure: Failure | None) -> DeviceOutcome:
+def outcome_of(failure: Failure | None) -> DeviceOutcome:
     """Where a device ended that was never accepted, by the last thing that it saw."""
     if failure is None:
         return DeviceOutcome.FAILED

@@ -170,7 +170,7 @@ async def test_the_same_context_sends_each_connection_its_own_name() -> None:
     assert names == [[(0, b"a.example")], None, [(0, b"b.example")]]
 
 
-@pytest.mark.parametrize("name", ["127.0.0.1", "::1", "", "x" * 256, "bücher.example", "a\0b", "line\nbreak"])
+@pytest.mark.parametrize("name", ["", "x" * 256, "bücher.example", "a\0b", "line\nbreak"])
 async def test_a_name_that_cannot_be_sent_is_refused_before_connecting(name: str) -> None:
     async def handler(_stream: trio.SocketStream) -> None:
         pytest.fail("connected")

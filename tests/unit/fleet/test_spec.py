@@ -116,12 +116,6 @@ rate = "fast"
         ('sni = "other:a"', 'sni = "other:b"', "groups.second.sni", "that is 'endpoint'"),
         ('sni = "other:a"', 'sni = "literal:"', "groups.second.sni", "does not match"),
         ('sni = "other:a"', 'sni = "literal:a\\u0007b"', "groups.second.sni", "printable ASCII"),
-        (
-            'sni = "other:a"',
-            'sni = "literal:127.0.0.1"',
-            "groups.second.sni",
-            "is an IP address, which RFC 6066 forbids",
-        ),
         ("count = 30", 'count = 30\nverify_name = "a b"', "groups.first.verify_name", "neither a DNS name"),
         ("[accounts.a]", "[devices]\nnot_after = 2030-01-01T00:00:00\n[accounts.a]", "devices.not_after", "timezone"),
         (

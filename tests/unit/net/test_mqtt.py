@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from devicesim.net.engine import Engine
 from devicesim.net.failures import ConnectionFailed, EndOfStreamError
 from devicesim.net.mqtt import FAIR_SHARE, MQTTClient, MQTTSettings, _Connection
 from devicesim.net.stream import TLSConnection
@@ -95,10 +96,9 @@ def connection(
     """As open_mqtt makes it, but on this connection."""
 
     async def connect() -> MQTTClient:
-        seen = trace or Trace(start=trio.current_time())
-        client = MQTTClient(
-            cast(TLSConnection, tls), "robot", settings or MQTTSettings(), deadlines or Deadlines(), seen
-        )
+        seen, how = trace or Trace(start=trio.current_time()), settings or MQTTSettings()
+        engine = Engine("robot", version=how.version, clean_start=how.clean_start)
+        client = MQTTClient(cast(TLSConnection, tls), engine, how, deadlines or Deadlines(), seen)
         await client._connect(trio.current_time)
         return client
 

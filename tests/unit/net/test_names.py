@@ -5,7 +5,10 @@ import pytest
 from devicesim.net.names import check_server_name, check_verify_name
 
 
-@pytest.mark.parametrize("name", ["a", "A.Example.", "under_score", "xn--bcher-kva.example", "host:8883", "x" * 255])
+@pytest.mark.parametrize(
+    "name",
+    ["a", "A.Example.", "under_score", "xn--bcher-kva.example", "host:8883", "192.0.2.1", "2001:db8::1", "x" * 255],
+)
 def test_server_names_are_sent_verbatim(name: str) -> None:
     assert check_server_name(name) == name.encode()
 
@@ -17,8 +20,6 @@ def test_server_names_are_sent_verbatim(name: str) -> None:
         ("x" * 256, "has 256 characters"),
         ("bücher.example", "xn-- form"),
         ("tab\there", "not printable ASCII"),
-        ("192.0.2.1", "server name '192.0.2.1' is an IP address, which RFC 6066 forbids in SNI; send none instead"),
-        ("2001:db8::1", "is an IP address"),
     ],
 )
 def test_server_names_that_cannot_be_sent_are_refused(name: str, message: str) -> None:
