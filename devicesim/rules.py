@@ -351,6 +351,12 @@ RULES: tuple[Rule, ...] = (
           says="the server name is an account's endpoint in another Region than the one dialled: fails"),
 )
 
+# What holds of connections that are no more than a handshake, and of those that live already.
+HANDSHAKE_ONLY = _row("10b", "handshake-only", "M", "MS1755",
+                      "a handshake without CONNECT, held or closed at once: nothing is created")
+DEACTIVATED_LIVE = _row("10c", "active.deactivated", "D", "within minutes",
+                        "connected, and the certificate is set to something other than ACTIVE: disconnected")
+
 # What follows when a certificate has been registered on connection, and how server names are read.
 JITP = _row("3", "jitp", "D+S", "ATLAS, WS, DEEP",
             "JITP: the first connection always drops, the template provisions in 1 to 3 s, a later CONNECT is accepted")
@@ -369,7 +375,8 @@ DENIED = next(rule.row for rule in RULES if rule.then is Then.DENY)
 
 def rows() -> tuple[Row, ...]:
     """Every row of the oracle, for documentation and for ``devicesim check``."""
-    return (*(rule.row for rule in RULES), JITR, JITR_NOBODY, JITP, SNI_CASE, SNI_NOT_A_NAME)
+    beside = (HANDSHAKE_ONLY, DEACTIVATED_LIVE, JITR, JITR_NOBODY, JITP, SNI_CASE, SNI_NOT_A_NAME)
+    return (*(rule.row for rule in RULES), *beside)
 
 
 # --- from a world to an expectation ---

@@ -49,8 +49,8 @@ class Child:
 
 
 @asynccontextmanager
-async def emulator(fleet_path: Path, log_path: Path) -> AsyncIterator[Child]:
-    """A running emulator with the fleet's accounts.
+async def emulator(fleet_path: Path, log_path: Path, *options: str) -> AsyncIterator[Child]:
+    """A running emulator with the fleet's accounts; ``options`` are further ones of ``devicesim emulate``.
 
     It leads a session of its own, so that a Ctrl-C in the terminal reaches us alone, and stops when its standard input
     closes, so that it does not outlive us even when we are killed. Its log goes to ``log_path``.
@@ -61,7 +61,7 @@ async def emulator(fleet_path: Path, log_path: Path) -> AsyncIterator[Child]:
         raise InputError(f"{log_path} cannot be written: {exc.strerror or exc}", hint="name another --out") from exc
     with log:
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "devicesim", "emulate", str(fleet_path), "--until-stdin-closes"],
+            [sys.executable, "-m", "devicesim", "emulate", str(fleet_path), "--until-stdin-closes", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

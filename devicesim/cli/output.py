@@ -1,8 +1,10 @@
 """What a person sees of a run, and the exit code that a machine sees."""
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import click
 import trio
@@ -16,6 +18,7 @@ from devicesim.report.document import Summary
 from devicesim.report.text import render
 
 EXIT_OK = 0
+EXIT_TARGET = 3
 EXIT_LOAD = 98
 EXIT_EXPECTATION = 99
 EXIT_INTERRUPTED = 105
@@ -42,14 +45,24 @@ def show_summary(summary: Summary, record: Path, *, as_json: bool, quiet: bool) 
     console.print(render(summary, record=str(record)))
 
 
-async def show_progress(progress: Progress) -> None:
+class Shown(Protocol):
+    """Work whose progress can be shown."""
+
+    phase: str
+    """In words: ``setting up``, ``running``, ..."""
+
+
+P = TypeVar("P", bound=Shown)
+
+
+async def show_progress(progress: P, line: Callable[[P], str]) -> None:
     """One line that changes, on a terminal; elsewhere a line a phase. On standard error. Until cancelled, or until
     nobody reads it any more, which is no reason to end a run."""
     with suppress(OSError):
-        await _show_progress(progress)
+        await _show_progress(progress, line)
 
 
-async def _show_progress(progress: Progress) -> None:
+async def _show_progress(progress: P, line: Callable[[P], str]) -> None:
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         said = ""
@@ -60,11 +73,12 @@ async def _show_progress(progress: Progress) -> None:
             await trio.sleep(REFRESH_SECONDS)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            live.update(Text(_line(progress), no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(Text(line(progress), no_wrap=True, overflow="ellipsis"), refresh=True)
             await trio.sleep(REFRESH_SECONDS)
 
 
-def _line(progress: Progress) -> str:
+def run_line(progress: Progress) -> str:
+    """A run's progress."""
     if progress.phase != "running":
         return f"{progress.phase} ..."
     return (

@@ -117,14 +117,19 @@ class Activator:
             return
         self._under_way.add(certificate)
         try:
-            target = self.client.access.arn(f"cert/{certificate}")
-            await self.client.call("attach_policy", policyName=self.plan.device_policy, target=target)
-            await self.client.call("update_certificate", certificateId=certificate, newStatus="ACTIVE")
+            await activate(self.client, certificate, self.plan.device_policy)
         except TargetError as exc:
             # told, not raised: the device's next CONNECT repeats the event, and so the try
             self.note(f"activation of {certificate[:8]} failed: {exc}")
         finally:
             self._under_way.discard(certificate)
+
+
+async def activate(client: AccountClient, certificate_id: str, policy_name: str) -> None:
+    """Let a certificate in, in the order that leaves it without a policy at no time. Raises ``TargetError``."""
+    target = client.access.arn(f"cert/{certificate_id}")
+    await client.call("attach_policy", policyName=policy_name, target=target)
+    await client.call("update_certificate", certificateId=certificate_id, newStatus="ACTIVE")
 
 
 def registered_certificate(payload: bytes, ca_id: str) -> str | None:

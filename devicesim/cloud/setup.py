@@ -81,7 +81,8 @@ def makes_thing(template: str) -> bool:
 async def data_endpoint(client: AccountClient) -> str:
     """The account's Data-ATS endpoint: the host name that is its SNI."""
     answer = await client.call("describe_endpoint", endpointType="iot:Data-ATS")
-    return str(answer["endpointAddress"])
+    # AWS answers a host name; MiniStack puts a port behind it, which is nobody's server name
+    return str(answer["endpointAddress"]).partition(":")[0]
 
 
 async def set_up(client: AccountClient, plan: AccountPlan, authority: Authority, now: datetime) -> list[str]:
@@ -89,7 +90,7 @@ async def set_up(client: AccountClient, plan: AccountPlan, authority: Authority,
     done: list[str] = []
     if plan.ca_mode is None:
         return done
-    if await _ensure_policy(client, plan.policy_name, plan.policy):
+    if await ensure_policy(client, plan.policy_name, plan.policy):
         done.append(f"created policy {plan.policy_name!r}")
     registered = await _describe_ca(client, authority.certificate_id)
     if registered is None:
@@ -101,7 +102,7 @@ async def set_up(client: AccountClient, plan: AccountPlan, authority: Authority,
     return done
 
 
-async def _ensure_policy(client: AccountClient, name: str, document: str) -> bool:
+async def ensure_policy(client: AccountClient, name: str, document: str) -> bool:
     """Create the policy; whether it was not there before. One of that name with another document is an error."""
     try:
         await client.call("create_policy", policyName=name, policyDocument=document)

@@ -33,6 +33,8 @@ class Wire:
     context: TLSContext
     mqtt: MQTTSettings
     deadlines: Deadlines
+    hold: float = 0.0
+    """Seconds for which an accepted connection is kept and watched; one that is lost meanwhile is a failed try."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,23 +71,7 @@ async def drive(
     while True:
         number += 1
         failure, trace, end = await _connect(device, wire)
-        record(
-            Attempt(
-                device=device.number,
-                number=number,
-                account=device.expected_account,
-                sni=device.server_name,
-                intended_start=clock.wall(due),
-                start=clock.wall(trace.start),
-                end=clock.wall(end),
-                reached=trace.reached,
-                failure=failure,
-                tls_version=trace.tls_version,
-                cipher=trace.cipher,
-                alert=trace.alert,
-                connack_code=trace.connack_code,
-            )
-        )
+        record(attempt(device, number, trace, failure, due=due, end=end, clock=clock))
         if failure is None:
             return True
         delay = next(delays, None)
@@ -93,6 +79,27 @@ async def drive(
             return False
         due = end + delay
         await trio.sleep_until(due)
+
+
+def attempt(
+    device: Device, number: int, trace: Trace, failure: Failure | None, *, due: float, end: float, clock: Clock
+) -> Attempt:
+    """The record of one try; ``due``, its intended start, and ``end`` are readings of :func:`trio.current_time`."""
+    return Attempt(
+        device=device.number,
+        number=number,
+        account=device.expected_account,
+        sni=device.server_name,
+        intended_start=clock.wall(due),
+        start=clock.wall(trace.start),
+        end=clock.wall(end),
+        reached=trace.reached,
+        failure=failure,
+        tls_version=trace.tls_version,
+        cipher=trace.cipher,
+        alert=trace.alert,
+        connack_code=trace.connack_code,
+    )
 
 
 async def _connect(device: Device, wire: Wire) -> tuple[Failure | None, Trace, float]:
@@ -110,8 +117,10 @@ async def _connect(device: Device, wire: Wire) -> tuple[Failure | None, Trace, f
             settings=wire.mqtt,
             deadlines=wire.deadlines,
             trace=trace,
-        ):
-            pass
+        ) as client:
+            if wire.hold > 0:
+                with trio.move_on_after(wire.hold):
+                    await client.wait_closed()
     except ConnectionFailed as exc:
         failure = exc.failure
     return failure, trace, trio.current_time()

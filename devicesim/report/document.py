@@ -166,6 +166,22 @@ class AccountSummary(_Model):
     """What it holds after it."""
 
 
+class LikeliestCause(_Model):
+    """What some devices' failures most likely come from, by the record alone."""
+
+    number: int | None
+    """Of the cause, among the fifteen that `devicesim diagnose` knows; null: no fault (`jit`, `passed`)."""
+    id: str
+    """Of the cause, such as `sni`; `jit`: part of just-in-time provisioning as it should be; `passed`: a later try was
+    accepted."""
+    text: str
+    """In one line."""
+    evidence: str
+    """What speaks for it the most; empty where the text says it."""
+    devices: int
+    """Of the failure's devices those for which it is the likeliest."""
+
+
 class FailureSummary(_Model):
     """Failed tries that saw the same."""
 
@@ -177,6 +193,8 @@ class FailureSummary(_Model):
     first_tries: int
     """How many of them were a device's first: IoT Core drops the first connection of a new certificate."""
     devices: int
+    causes: tuple[LikeliestCause, ...] = ()
+    """The likeliest, at most three, that of the most devices first; empty: none stands out."""
 
 
 class Totals(_Model):

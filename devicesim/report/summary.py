@@ -17,6 +17,7 @@ from devicesim.record.facts import AccountRecord, DeviceRecord, GroupRecord, Pha
 from devicesim.record.histogram import Histogram
 from devicesim.record.store import RunReader
 from devicesim.record.verdict import UserExpectation, describe, describe_failure
+from devicesim.report.causes import CauseFold
 from devicesim.report.document import (
     AccountSummary,
     Disagreement,
@@ -27,6 +28,7 @@ from devicesim.report.document import (
     GroupSummary,
     Held,
     LastFailure,
+    LikeliestCause,
     Observed,
     OracleRow,
     Quantiles,
@@ -51,10 +53,12 @@ def summarise(reader: RunReader) -> Summary:
     with reader.snapshot():
         run = reader.run()
         groups = {group.name: _GroupFold(group) for group in reader.groups()}
+        causes = CauseFold((fold.group for fold in groups.values()), reader.accounts())
         failures, last = _FailureFold(), run.started_at
         for device, attempts, verdict in _stories(reader):
             groups[device.group].add(device, attempts, verdict)
             failures.add(attempts)
+            causes.add(device, attempts, verdict)
             last = max([last, *(attempt.end for attempt in attempts)])
         notes: Counter[str] = Counter()
         errors: list[str] = []
@@ -62,8 +66,17 @@ def summarise(reader: RunReader) -> Summary:
             notes[note.kind] += 1
             if note.kind == "error" and len(errors) < MOST_ERRORS:
                 errors.append(note.text if note.account is None else f"{note.account}: {note.text}")
-        accounts = _accounts(reader)
-    return _summary(run, last, [fold.close() for fold in groups.values()], accounts, failures, notes, errors)
+        accounts = _accounts(reader, causes)
+        listed, omitted = failures.close()
+        found = causes.close(
+            listed,
+            asked=reader.asked(Phase.AFTER),
+            now=last if run.ended_at is None else run.ended_at,
+            errors=errors,
+            devices=reader.devices,
+        )
+    told = tuple(failures.summary(failure, found.get(failure, ())) for failure in listed)
+    return _summary(run, last, [fold.close() for fold in groups.values()], accounts, told, omitted, notes, errors)
 
 
 def _stories(reader: RunReader) -> Iterator[tuple[DeviceRecord, list[Attempt], Verdict | None]]:
@@ -87,7 +100,8 @@ def _summary(
     last: float,
     groups: Sequence[GroupSummary],
     accounts: Iterable[AccountSummary],
-    failures: "_FailureFold",
+    failures: tuple[FailureSummary, ...],
+    failures_omitted: int,
     notes: Counter[str],
     errors: Iterable[str],
 ) -> Summary:
@@ -95,7 +109,6 @@ def _summary(
     for group in groups:
         for observed in group.observed:
             outcomes[observed.outcome] += observed.devices
-    listed, omitted = failures.close()
     end = run.ended_at if run.ended_at is not None else last if last > run.started_at else None
     return Summary(
         fleet=run.fleet,
@@ -120,8 +133,8 @@ def _summary(
         ),
         groups=tuple(groups),
         accounts=tuple(accounts),
-        failures=listed,
-        failures_omitted=omitted,
+        failures=failures,
+        failures_omitted=failures_omitted,
         notes=dict(sorted(notes.items())),
         errors=tuple(errors),
     )
@@ -326,8 +339,11 @@ def _file_expects(user: UserExpectation) -> FileExpects:
 # --- accounts and failures ---
 
 
-def _accounts(reader: RunReader) -> list[AccountSummary]:
-    held = {phase: _held(reader.holdings(phase)) for phase in Phase}
+def _accounts(reader: RunReader, causes: CauseFold) -> list[AccountSummary]:
+    held = {
+        Phase.BEFORE: _held(reader.holdings(Phase.BEFORE)),
+        Phase.AFTER: _held(causes.watch(reader.holdings(Phase.AFTER))),
+    }
     asked = {phase: reader.asked(phase) for phase in Phase}
 
     def holds(phase: Phase, account: AccountRecord) -> tuple[Held, ...] | None:
@@ -378,22 +394,22 @@ class _FailureFold:
         self.devices.update(set(seen))
         self.first.update(each.failure for each in attempts[:1] if each.failure is not None)
 
-    def close(self) -> tuple[tuple[FailureSummary, ...], int]:
+    def close(self) -> tuple[list[Failure], int]:
         """The most frequent, and how many kinds are left out."""
         order = sorted(self.tries, key=lambda f: (-self.tries[f], f.kind, f.stage, f.detail))
-        listed = tuple(
-            FailureSummary(
-                kind=failure.kind,
-                stage=failure.stage,
-                detail=failure.detail,
-                text=_seen(failure),
-                tries=self.tries[failure],
-                first_tries=self.first[failure],
-                devices=self.devices[failure],
-            )
-            for failure in order[:MOST_FAILURES]
+        return order[:MOST_FAILURES], max(0, len(order) - MOST_FAILURES)
+
+    def summary(self, failure: Failure, causes: tuple[LikeliestCause, ...]) -> FailureSummary:
+        return FailureSummary(
+            kind=failure.kind,
+            stage=failure.stage,
+            detail=failure.detail,
+            text=_seen(failure),
+            tries=self.tries[failure],
+            first_tries=self.first[failure],
+            devices=self.devices[failure],
+            causes=causes,
         )
-        return listed, len(order) - len(listed)
 
 
 def _quantiles(histogram: Histogram) -> Quantiles | None:

@@ -5,43 +5,47 @@ from :data:`WIDE` columns on a row has its columns side by side, below that a gr
 Words carry the meaning and colour only repeats it, so that the same report reads well in a log, where rich drops it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from io import StringIO
 
-from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from devicesim.record.facts import RunStatus
-from devicesim.report.document import AccountSummary, Expected, GroupSummary, Held, OracleRow, Quantiles, Summary
-
-WIDE = 120
-"""Columns from which the table has one for each thing that is said of a group."""
+from devicesim.report.document import (
+    AccountSummary,
+    Expected,
+    FailureSummary,
+    GroupSummary,
+    Held,
+    OracleRow,
+    Quantiles,
+    Summary,
+)
+from devicesim.report.layout import BAD, DIM, GOOD, HEAD, WIDE, add_row, clean, new_table, seconds, section
 
 MOST_REASONS = 5
 """Reasons of disagreement shown for a group; the document (``--json``) has more."""
 MOST_FAILURES = 12
 
-GOOD, BAD, DIM, HEAD = "green", "bold red", "dim", "bold"
-
 
 def render(summary: Summary, *, record: str | None = None) -> RenderableType:
     """The whole report. ``record`` is where the run's file is, if that is to be said."""
     parts = [header(summary), GroupTable(summary)]
-    parts += _section("Did not end as expected", disagreements(summary))
-    parts += _section("Failed tries, by what was seen", failures(summary))
-    parts += _section("Timings", timings(summary))
-    parts += _section("Accounts", accounts(summary))
-    parts += _section("Why IoT Core should do so", reasons(summary))
-    parts += _section("Errors", errors(summary))
+    parts += section("Did not end as expected", disagreements(summary))
+    parts += section("Failed tries, by what was seen", failures(summary))
+    parts += section("Timings", timings(summary))
+    parts += section("Accounts", accounts(summary))
+    parts += section("Why IoT Core should do so", reasons(summary))
+    parts += section("Errors", errors(summary))
     parts.append(Text(""))
     parts.append(headline(summary))
     if not summary.load_generated:
         parts.append(Text("The starts fell behind their schedule: ask for a lower rate on this machine.", style=BAD))
     if record is not None:
-        parts.append(Text(f"Record: {_clean(record)}", overflow="fold"))
+        parts.append(Text(f"Record: {clean(record)}", overflow="fold"))
     return Group(*parts)
 
 
@@ -76,7 +80,7 @@ def header(summary: Summary) -> RenderableType:
     """What ran, against what, how it ended, and how the load was made."""
     groups = len(summary.groups)
     what = f"{_devices(summary.totals.devices)} in {groups} group{'s' if groups != 1 else ''}"
-    first = Text.assemble((_clean(summary.fleet), HEAD), f": {what}, against {_clean(_target(summary.target))}")
+    first = Text.assemble((clean(summary.fleet), HEAD), f": {what}, against {clean(_target(summary.target))}")
     rate = f" at {summary.rate:g} starts/s" if summary.rate is not None else ""
     second = Text(f"{_status(summary)}; {summary.arrival} arrivals{rate}; devicesim {summary.devicesim_version}")
     return Group(first, second)
@@ -108,24 +112,24 @@ class GroupTable:
         yield self._wide() if options.max_width >= WIDE else self._narrow()
 
     def _wide(self) -> Table:
-        table = _table("group", "dials", "SNI", "IoT Core should", "what happened", "agree")
+        table = new_table("group", "dials", "SNI", "IoT Core should", "what happened", "agree")
         table.leading = 1
         table.columns[3].ratio = table.columns[4].ratio = 1
         table.expand = True
         for group in self.summary.groups:
-            name = Text.assemble((_clean(group.name), HEAD), f"\n{_devices(group.devices)}")
-            _add(table, name, _clean(group.dials), _sni(group), _should(group), _happened(group), _agree(group))
+            name = Text.assemble((clean(group.name), HEAD), f"\n{_devices(group.devices)}")
+            add_row(table, name, clean(group.dials), _sni(group), _should(group), _happened(group), _agree(group))
         return table
 
     def _narrow(self) -> Table:
-        table = _table("group", "IoT Core should", "what happened", "agree")
+        table = new_table("group", "IoT Core should", "what happened", "agree")
         table.leading = 1
         table.columns[0].ratio, table.columns[1].ratio, table.columns[2].ratio = 5, 6, 6
         table.expand = True
         for group in self.summary.groups:
-            settings = f"{_devices(group.devices)}, dial {_clean(group.dials)}\nSNI {_sni(group)}"
-            name = Text.assemble((_clean(group.name), HEAD), f"\n{settings}")
-            _add(table, name, _should(group), _happened(group), _agree(group))
+            settings = f"{_devices(group.devices)}, dial {clean(group.dials)}\nSNI {_sni(group)}"
+            name = Text.assemble((clean(group.name), HEAD), f"\n{settings}")
+            add_row(table, name, _should(group), _happened(group), _agree(group))
         return table
 
 
@@ -133,7 +137,7 @@ def _sni(group: GroupSummary) -> str:
     chain = "" if group.chain_sent else ", chain not sent"
     kind, _, value = group.sni_setting.partition(":")
     words = {"other": f"endpoint of {value}", "literal": value}.get(kind, kind)
-    return _clean(words) + chain
+    return clean(words) + chain
 
 
 def _should(group: GroupSummary) -> Text:
@@ -141,12 +145,12 @@ def _should(group: GroupSummary) -> Text:
     rows = ", ".join(dict.fromkeys(f"{each.row.id} [{each.row.mark}]" for each in group.expected))
     lines.append(Text(rows, style=DIM))
     if group.file_expects is not None:
-        lines.append(Text(f"the file expects: {_clean(group.file_expects.text)}"))
+        lines.append(Text(f"the file expects: {clean(group.file_expects.text)}"))
     return Text("\n").join(lines)
 
 
 def _happened(group: GroupSummary) -> Text:
-    lines = [f"{each.devices} {_clean(each.text)}" for each in group.observed]
+    lines = [f"{each.devices} {clean(each.text)}" for each in group.observed]
     return Text("\n".join(lines))
 
 
@@ -172,40 +176,49 @@ def disagreements(summary: Summary) -> RenderableType | None:
     lines: list[RenderableType] = []
     for group in summary.groups:
         for each in group.disagreements[:MOST_REASONS]:
-            lines.append(
-                Text.assemble((_clean(group.name), HEAD), f", {_devices(each.devices)}: {_clean(each.reason)}")
-            )
-            named = ", ".join(f"{example.device} ({_clean(example.client_id)})" for example in each.examples)
+            lines.append(Text.assemble((clean(group.name), HEAD), f", {_devices(each.devices)}: {clean(each.reason)}"))
+            named = ", ".join(f"{example.device} ({clean(example.client_id)})" for example in each.examples)
             more = ", ..." if each.devices > len(each.examples) else ""
             lines.append(Padding(Text(f"device {named}{more}", style=DIM), (0, 0, 0, 2)))
         if (hidden := len(group.disagreements) - MOST_REASONS) > 0:
-            lines.append(Text(f"{_clean(group.name)}: and {hidden} more reasons"))
+            lines.append(Text(f"{clean(group.name)}: and {hidden} more reasons"))
     return Group(*lines) if lines else None
 
 
 def failures(summary: Summary) -> RenderableType | None:
-    """What refused tries saw. First drops are part of JITR and JITP, so they are counted apart."""
+    """What failed tries saw, with the likeliest causes. First drops are part of JITR and JITP, so they are counted
+    apart."""
     if not summary.failures:
         return None
-    table = _table("what was seen", "tries", "first tries", "devices", numbers=("tries", "first tries", "devices"))
+    table = new_table("what was seen", "tries", "first tries", "devices", numbers=("tries", "first tries", "devices"))
     for each in summary.failures[:MOST_FAILURES]:
-        detail = f"\n{_clean(each.detail)}" if each.detail else ""
-        seen = Text.assemble(each.text, (detail, DIM))
-        _add(table, seen, str(each.tries), str(each.first_tries), str(each.devices))
+        detail = f"\n{clean(each.detail)}" if each.detail else ""
+        seen = Text.assemble(each.text, (detail, DIM), *_causes(each))
+        add_row(table, seen, str(each.tries), str(each.first_tries), str(each.devices))
     hidden = len(summary.failures) - MOST_FAILURES + summary.failures_omitted
     if len(summary.failures) > MOST_FAILURES or summary.failures_omitted:
         return Group(table, Text(f"and {hidden} more"))
     return table
 
 
+def _causes(failure: FailureSummary) -> Iterator[str | tuple[str, str]]:
+    """The likeliest causes under what was seen, a line each; of how many devices where it is not that of all."""
+    for cause in failure.causes:
+        share = "" if cause.devices == failure.devices else f", {cause.devices} of {_devices(failure.devices)}"
+        word = "" if cause.number is None else f"likeliest cause ({cause.number} {cause.id}): "
+        yield f"\n{word}{clean(cause.text)}{share}"
+        if cause.evidence:
+            yield f"\n  {clean(cause.evidence)}", DIM
+
+
 def timings(summary: Summary) -> RenderableType | None:
     """Time to provision, TLS and CONNACK, per group; and how far starts fell behind their schedule."""
-    table = _table("group", "time to provision", "TLS handshake", "CONNECT to CONNACK")
+    table = new_table("group", "time to provision", "TLS handshake", "CONNECT to CONNACK")
     for group in summary.groups:
         whole = _quantiles(group.time_to_provision, "p50", "p95", "max")
         stages = [_quantiles(each, "p50", "p95") for each in (group.stages.tls, group.stages.connack)]
         if any((whole, *stages)):
-            _add(table, _clean(group.name), whole or "-", *(each or "-" for each in stages))
+            add_row(table, clean(group.name), whole or "-", *(each or "-" for each in stages))
     late = max((group.late_starts.max for group in summary.groups if group.late_starts is not None), default=None)
     if late is None:
         return None
@@ -229,11 +242,11 @@ def accounts(summary: Summary) -> RenderableType | None:
     """Which account holds what now, as its control plane says."""
     if not summary.accounts:
         return None
-    table = _table("account", "Region", "CA", "provisioning", "holds now")
+    table = new_table("account", "Region", "CA", "provisioning", "holds now")
     for account in summary.accounts:
-        name = Text(f"{_clean(account.name)}\n{account.account_id}")
+        name = Text(f"{clean(account.name)}\n{account.account_id}")
         ca = account.ca_mode or "not registered"
-        _add(table, name, account.region, ca, account.provisioning, _holds(account))
+        add_row(table, name, account.region, ca, account.provisioning, _holds(account))
     return table
 
 
@@ -262,7 +275,7 @@ def reasons(summary: Summary) -> RenderableType | None:
     table.add_column(ratio=1)
     for row in rows.values():
         _, _, evidence = row.source.partition(": ")
-        _add(
+        add_row(
             table, Text(f"{row.id} [{row.mark}]"), Text.assemble(row.says, (f" ({evidence})" if evidence else "", DIM))
         )
     marks = "[D] documented, [M] measured, [S] works in practice, [I] inferred; keys: README, Evidence"
@@ -277,7 +290,7 @@ def _all_expected(summary: Summary) -> Iterator[Expected]:
 def errors(summary: Summary) -> RenderableType | None:
     if not summary.errors:
         return None
-    lines = [Text(_clean(each), style=BAD) for each in summary.errors]
+    lines = [Text(clean(each), style=BAD) for each in summary.errors]
     if (hidden := summary.notes.get("error", 0) - len(lines)) > 0:
         lines.append(Text(f"and {hidden} more"))
     return Group(*lines)
@@ -286,36 +299,5 @@ def errors(summary: Summary) -> RenderableType | None:
 # --- small things ---
 
 
-def seconds(value: float) -> str:
-    """A duration for people, in three digits: ``0.41 ms``, ``12.3 ms``, ``1.24 s``, ``3 min 5 s``."""
-    if value >= 119.5:
-        minutes, rest = divmod(round(value), 60)
-        return f"{minutes} min {rest} s"
-    if value >= 0.9995:
-        return f"{value:.3g} s" if value < 99.95 else f"{value:.0f} s"
-    return "0 ms" if not value else f"{value * 1000:.3g} ms" if value >= 1e-5 else "under 0.01 ms"
-
-
 def _devices(count: int, before: str = "") -> str:
     return f"{before}{count} device{'s' if count != 1 else ''}"
-
-
-def _clean(text: str) -> str:
-    """Other people's words: a peer's, a file's. What is not printable is shown, not sent to the terminal."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
-def _table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, header_style=HEAD, show_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: str | Text) -> None:
-    """A row of plain text: rich would read a cell that is a ``str`` as markup."""
-    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
-
-
-def _section(title: str, body: RenderableType | None) -> Iterable[RenderableType]:
-    return () if body is None else (Text(""), Text(title, style=HEAD), body)

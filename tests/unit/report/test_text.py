@@ -184,22 +184,3 @@ def test_empty_record_is_told_as_such(good: Path) -> None:
     )
 
     assert text.as_text(empty, width=100).endswith("No device is on record.\n")
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (0.0, "0 ms"),
-        (0.0000004, "under 0.01 ms"),
-        (0.00041, "0.41 ms"),
-        (0.0123456, "12.3 ms"),
-        (0.9994, "999 ms"),
-        (1.0, "1 s"),
-        (12.345, "12.3 s"),
-        (99.96, "100 s"),
-        (119.6, "2 min 0 s"),
-        (185.2, "3 min 5 s"),
-    ],
-)
-def test_durations_are_for_people(value: float, words: str) -> None:
-    assert text.seconds(value) == words
