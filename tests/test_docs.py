@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -20,8 +21,9 @@ import pytest
 
 from devicesim import rules
 from devicesim.cli import main as main_module
-from devicesim.cli import output
+from devicesim.cli import output, schema
 from devicesim.cli.emulated import emulator_faults, emulator_settings
+from devicesim.conformance.matrix import matrix
 from devicesim.emulator.faults import FaultKind
 from devicesim.emulator.operations import table
 from devicesim.errors import DevicesimError, FleetFileError, InputError, TargetError
@@ -66,7 +68,7 @@ def test_every_verb_is_documented() -> None:
     assert list(documented()) == list(main_module._VERBS)
 
 
-@pytest.mark.parametrize("verb", ["run", "emulate"])
+@pytest.mark.parametrize("verb", ["run", "diagnose", "check", "probe", "emulate"])
 def test_the_options_of_the_main_verbs_are_all_documented(verb: str) -> None:
     assert documented()[verb] == options_of(import_module(f"devicesim.cli.{verb}").command)
 
@@ -137,16 +139,50 @@ def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
         assert dict(record.execute(query).fetchall()) == {None: 35, "closed_before_connack": 35}
 
 
-def test_the_environment_is_activated_before_devicesim_is_typed() -> None:
-    install = (ROOT / "scripts" / "install").read_text()
-    assert "-m venv .venv" in install
-    assert README.index("\n    . .venv/bin/activate\n") < README.index("\n    devicesim ")
-
-
 def indented_blocks(text: str) -> list[str]:
     """What is typed into a shell; fenced blocks are something else."""
     unfenced = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(each) for each in re.findall(r"(?:^    .*\n)+", unfenced, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("title", "code"), [("The truth table, run", 0), ("Why is it not connected?", 99)])
+def test_an_example_prints_what_readme_shows(title: str, code: int, tmp_path: Path) -> None:
+    (shown,) = code_blocks(section(title), "text")
+    above, below = shown.split("...\n")
+    typed = [line for block in indented_blocks(section(title)) for line in block.splitlines()]
+    # the last line before what is shown
+    command = next(line for line in reversed(typed) if ("--only" in line or "--group" in line) and "aws" not in line)
+
+    run = subprocess.run(
+        [sys.executable, "-m", *shlex.split(command, comments=True)],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert run.returncode == code, run.stderr
+    printed = normal(run.stdout)
+    assert printed[: len(normal(above))] == normal(above)
+    assert printed[-len(normal(below)) :] == normal(below)
+
+
+def test_the_number_of_cases_is_the_one_given() -> None:
+    assert f"{len(matrix())} cases, side by side" in README
+
+
+def test_every_schema_is_named() -> None:
+    (named,) = re.findall(r"devicesim schema ([\w|]+)", section("Commands"))
+
+    assert named.split("|") == list(schema._MODELS)
+
+
+def test_the_environment_is_activated_before_devicesim_is_typed() -> None:
+    install = (ROOT / "scripts" / "install").read_text()
+    assert "-m venv .venv" in install
+    assert README.index("\n    . .venv/bin/activate\n") < README.index("\n    devicesim ")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

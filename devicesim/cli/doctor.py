@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import trio
 from devicesim import __version__
 from devicesim.cli.options import material_files, material_options
 from devicesim.cloud.account import AccountClient
-from devicesim.cloud.setup import data_endpoint
+from devicesim.cloud.clock import endpoint_and_clock
 from devicesim.errors import DevicesimError, TargetError
 from devicesim.fleet.identities import MaterialFiles, load_material
 from devicesim.fleet.spec import Fleet, load_fleet
@@ -163,8 +162,8 @@ async def target_checks(
             with closing(AccountClient(access)) as client:
                 await client.check_identity()
                 yield Check(Level.OK, f"{name}: credentials", f"for account {access.account_id}")
-                yield await _clock_check(name, client)
-                endpoint = await data_endpoint(client)
+                endpoint, ahead = await endpoint_and_clock(client, time.time)
+                yield _clock_check(name, ahead)
         except TargetError as exc:
             yield Check(Level.FAILED, f"{name}: control plane", f"{exc}{f' ({exc.hint})' if exc.hint else ''}")
             continue
@@ -173,17 +172,12 @@ async def target_checks(
             yield await _endpoint_check(name, endpoint, fleet.file.mqtt.port, context)
 
 
-async def _clock_check(name: str, client: AccountClient) -> Check:
-    before = time.time()
-    answer = await client.call("describe_endpoint", endpointType="iot:Data-ATS")
-    sent = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    if sent is None:
+def _clock_check(name: str, ahead: float | None) -> Check:
+    if ahead is None:
         return Check(Level.WARNING, f"{name}: clock", "the control plane does not tell its time")
-    # the header has whole seconds, and was written somewhere between asking and now
-    off = parsedate_to_datetime(sent).timestamp() + 0.5 - (before + time.time()) / 2
-    level = Level.OK if abs(off) <= CLOCK_WARNING_SECONDS else Level.WARNING
-    level = level if abs(off) <= CLOCK_LIMIT_SECONDS else Level.FAILED
-    return Check(level, f"{name}: clock", f"{-off:+.0f} s against the control plane's")
+    level = Level.OK if abs(ahead) <= CLOCK_WARNING_SECONDS else Level.WARNING
+    level = level if abs(ahead) <= CLOCK_LIMIT_SECONDS else Level.FAILED
+    return Check(level, f"{name}: clock", f"{ahead:+.0f} s against the control plane's")
 
 
 async def _endpoint_check(name: str, endpoint: str, port: int, context: TLSContext) -> Check:

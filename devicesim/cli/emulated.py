@@ -21,6 +21,8 @@ _OWN: Final = {each.name for each in fields(Settings)} - {"control", "quotas", "
 _QUOTAS: Final = {each.name for each in fields(Quotas)}
 _FAULT: Final = {each.name for each in fields(Fault)} - {"account_id"} | {"account"}
 _NO_OPERATION: Final = "no operation of the API"
+_TOLD: Final = {"LookupEvents", "FilterLogEvents"}
+"""Operations of other services than AWS IoT that have a rate."""
 _LIFTED: Final = "none"
 """How a fleet file spells that there is no limit: TOML has no null."""
 
@@ -67,7 +69,8 @@ def _quotas(given: Mapping[str, Any], problems: list[Problem]) -> Quotas:
     if isinstance(api, Mapping):
         table = {} if lifted is True else API_RATES
         values["api"] = {**table, **{name: _limit(value) for name, value in api.items()}}
-        problems += [Problem(f"{where}.api.{name}", _NO_OPERATION) for name in api if name not in _operations()]
+        known = _operations() | _TOLD
+        problems += [Problem(f"{where}.api.{name}", _NO_OPERATION) for name in api if name not in known]
     try:
         return TypeAdapter(Quotas).validate_python(values, strict=False)
     except ValidationError as exc:
@@ -96,7 +99,7 @@ def emulator_faults(section: Emulator, accounts: Mapping[str, str], path: Path) 
             values["account_id"] = accounts.get(account) if isinstance(account, str) else None
             if values["account_id"] is None:
                 problems.append(Problem(f"{where}.account", f"{account!r}: must be one of {_listed(accounts)}"))
-        if "operation" in given and given["operation"] not in _operations() | _operations("iot-data"):
+        if "operation" in given and given["operation"] not in _operations() | _operations("iot-data") | _TOLD:
             problems.append(Problem(f"{where}.operation", f"{given['operation']!r}: {_NO_OPERATION}"))
         try:
             faults.append(TypeAdapter(Fault).validate_python(values))

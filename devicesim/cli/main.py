@@ -21,11 +21,14 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 _VERBS = {
     "run": "Run a fleet and hold what happened against what IoT Core should do.",
+    "diagnose": "Why a device is not connected, ranked, with the evidence and the fix.",
+    "check": "Run the truth table of SNI_ONLY against the emulator, or against accounts that exist.",
+    "probe": "Open one connection and tell it step by step, through CONNACK.",
     "emulate": "Start the emulator: an IoT Core for several accounts on this machine.",
     "mint": "Mint device certificates as PEM bundles or one NDJSON stream.",
     "ca": "Make and show the shared CA; sign verification certificates.",
     "report": "Redo the report from a run's record.",
-    "schema": "Print the JSON Schema of fleet files or of summaries.",
+    "schema": "Print the JSON Schema of what is read and written: fleet files, summaries, ...",
     "doctor": "Check this machine, and a fleet's target.",
 }
 

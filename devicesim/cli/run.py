@@ -14,25 +14,21 @@ import click
 import trio
 
 from devicesim import __version__
-from devicesim.cli.child import Child, emulator
-from devicesim.cli.emulated import emulator_faults, emulator_settings
+from devicesim.cli.child import Child
 from devicesim.cli.limits import raise_open_files
 from devicesim.cli.options import material_files, material_options
-from devicesim.cli.output import EXIT_INTERRUPTED, exit_code, show_progress, show_summary
+from devicesim.cli.output import EXIT_INTERRUPTED, exit_code, run_line, show_progress, show_summary
+from devicesim.cli.target import TargetOptions, target_options
 from devicesim.errors import DevicesimError, InputError, leaves
 from devicesim.fleet.identities import Material, load_material
 from devicesim.fleet.runner import Run
 from devicesim.fleet.spec import MAX_DEVICES, MAX_RATE, Fleet, load_fleet, parse_rate
-from devicesim.fleet.target import Kind, Target, accesses, amazon_roots, device_roots
-from devicesim.pki import keyfile
-from devicesim.pki.identity import load_certificates
+from devicesim.fleet.target import Kind
 from devicesim.record.facts import Note, RunFacts
 from devicesim.record.store import RunReader, RunWriter
 from devicesim.report.summary import summarise
 
 RECORD_NAME = "run.sqlite"
-ALPN_PORT = 443
-"""Devices that dial it on AWS say by ALPN what they speak; the emulator has a port that plays it."""
 FILES_BESIDE_DEVICES = 128
 """Descriptors that are not devices': control plane, record, event loop, Python."""
 
@@ -52,10 +48,7 @@ class _Rate(click.ParamType[float]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Options:
-    target: Kind
-    endpoint_url: str | None
-    connect_to: tuple[str, int] | None
-    cacert: Path | None
+    target: TargetOptions
     directory: Path
     quiet: bool
     as_json: bool
@@ -63,10 +56,7 @@ class _Options:
 
 @click.command(name="run")
 @click.argument("fleet_path", metavar="FLEET", type=click.Path(path_type=Path))
-@click.option("--target", type=click.Choice(["emulator", "aws"]), default="emulator", show_default=True)
-@click.option("--endpoint-url", metavar="URL", help="A control plane that runs already; then no emulator is started.")
-@click.option("--connect-to", metavar="HOST:PORT", help="Dial this in place of the endpoints; the names stay.")
-@click.option("--cacert", type=click.Path(path_type=Path), metavar="FILE", help="PEM roots that the devices trust.")
+@target_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New directory for the run's record.")
 @click.option(
     "--devices", type=click.IntRange(1, MAX_DEVICES), metavar="N", help="So many devices, in the file's proportions."
@@ -101,22 +91,13 @@ def command(
     if rate is not None:
         arrival = fleet.file.arrival.model_copy(update={"rate": rate})
         fleet = replace(fleet, file=fleet.file.model_copy(update={"arrival": arrival}))
-    if target == "emulator" and endpoint_url is not None and not (connect_to and cacert):
-        raise click.UsageError(
-            "--endpoint-url of an emulator needs --connect-to and --cacert too: mqtt and ca_file of its ready line"
-        )
-    if target == "emulator" and endpoint_url is None:
-        # told here, not by the child's failing to start
-        emulator_settings(fleet.file.emulator, fleet.path)
-        emulator_faults(fleet.file.emulator, {name: each.id for name, each in fleet.file.accounts.items()}, fleet.path)
+    where = TargetOptions.of(target, endpoint_url, connect_to, cacert)
+    where.check(fleet)
     now = datetime.now(UTC)
     files = material_files(ca_path, ca_key, seed)
     material = load_material(fleet, files, now=now, make=target == "emulator")
     options = _Options(
-        target=target,
-        endpoint_url=endpoint_url,
-        connect_to=None if connect_to is None else _address(connect_to),
-        cacert=cacert,
+        target=where,
         directory=_make_directory(out, fleet, now),
         quiet=quiet,
         as_json=as_json,
@@ -168,23 +149,17 @@ async def _run(fleet: Fleet, material: Material, options: _Options, session: _Se
         fleet=fleet.name,
         fleet_file=fleet.text,
         version=__version__,
-        target=options.endpoint_url or options.target,
+        target=options.target.endpoint_url or options.target.kind,
         started_at=time.time(),
         rate=fleet.file.arrival.rate,
     )
     async with AsyncExitStack() as stack:
         writer = stack.enter_context(RunWriter.create(options.directory / RECORD_NAME, facts))
         try:
-            target, child = await _target(fleet, options, stack)
+            target, child = await options.target.open(fleet, options.directory / "emulator.log", stack)
             run = Run(fleet, material, target, writer, run_id=secrets.token_hex(4), epoch=time.time)
             session.run = run
-            async with trio.open_nursery() as nursery:
-                if not options.quiet:
-                    nursery.start_soon(show_progress, run.progress)
-                if child is not None:
-                    nursery.start_soon(_fail_with, child, run)
-                await run.execute()
-                nursery.cancel_scope.cancel()
+            await execute(run, child, progress=not options.quiet)
             if child is not None and not options.quiet:
                 _tell_throttled(await child.throttled())
         except* DevicesimError as group:
@@ -203,37 +178,20 @@ def _tell_throttled(throttled: Mapping[str, int]) -> None:
     click.echo(f"devicesim: note: {told}; {hint}", err=True)
 
 
+async def execute(run: Run, child: Child | None, *, progress: bool) -> None:
+    """A run to its end, with its progress shown; ``child`` is the emulator that was started for it."""
+    async with trio.open_nursery() as nursery:
+        if progress:
+            nursery.start_soon(show_progress, run.progress, run_line)
+        if child is not None:
+            nursery.start_soon(_fail_with, child, run)
+        await run.execute()
+        nursery.cancel_scope.cancel()
+
+
 async def _fail_with(child: Child, run: Run) -> None:
     """No device is kept trying against an emulator that is no longer there."""
     run.fail(await child.ended())
-
-
-async def _target(fleet: Fleet, options: _Options, stack: AsyncExitStack) -> tuple[Target, Child | None]:
-    """The target that the options name, and the emulator that was started for it when it is to be ours."""
-    given = child = None
-    if options.cacert is not None:
-        given = load_certificates(keyfile.read(options.cacert), str(options.cacert))
-    url, addresses = options.endpoint_url, {}
-    if options.target == "emulator" and url is None:
-        child = await stack.enter_async_context(emulator(fleet.path, options.directory / "emulator.log"))
-        ready = child.ready
-        url = ready["api"]
-        door = "mqtt_alpn" if fleet.file.mqtt.port == ALPN_PORT else "mqtt"
-        addresses = {each["name"]: (each[door]["host"], each[door]["port"]) for each in ready["accounts"]}
-        ca_file = Path(ready["ca_file"])
-        given = load_certificates(keyfile.read(ca_file), str(ca_file)) if given is None else given
-    if options.connect_to is not None:
-        addresses = dict.fromkeys(fleet.file.accounts, options.connect_to)
-    own_roots = amazon_roots() if given is None else given
-    target = Target(
-        kind=options.target,
-        accounts=accesses(fleet, options.target, url),
-        addresses=addresses,
-        port=fleet.file.mqtt.port,
-        roots=device_roots(fleet, own_roots),
-        own_roots=own_roots,
-    )
-    return target, child
 
 
 def _make_directory(out: Path | None, fleet: Fleet, now: datetime) -> Path:
@@ -245,10 +203,3 @@ def _make_directory(out: Path | None, fleet: Fleet, now: datetime) -> Path:
     except OSError as exc:
         raise InputError(f"{directory} cannot be made: {exc.strerror}", hint="name another --out") from exc
     return directory
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--connect-to")
-    return host.strip("[]"), int(port)

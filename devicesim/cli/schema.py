@@ -1,20 +1,22 @@
-"""``devicesim schema fleet|summary``: the JSON Schema of what devicesim reads and writes."""
+"""``devicesim schema fleet|summary|check|diagnosis``: the JSON Schema of what devicesim reads and writes."""
 
 import json
+from importlib import import_module
 
 import click
 
+_MODELS = {
+    "fleet": ("devicesim.fleet.spec", "FleetFile"),
+    "summary": ("devicesim.report.document", "Summary"),
+    "check": ("devicesim.report.conformance_document", "CheckDocument"),
+    "diagnosis": ("devicesim.report.diagnosis_document", "Diagnoses"),
+}
+
 
 @click.command(name="schema")
-@click.argument("what", type=click.Choice(["fleet", "summary"]))
+@click.argument("what", type=click.Choice(list(_MODELS)))
 def command(what: str) -> None:
-    """Print the JSON Schema of fleet files or of summaries (run --json)."""
-    if what == "fleet":
-        from devicesim.fleet.spec import FleetFile
-
-        schema = FleetFile.model_json_schema()
-    else:
-        from devicesim.report.document import Summary
-
-        schema = Summary.model_json_schema()
+    """Print the JSON Schema of fleet files, or of what run, check and diagnose print with --json."""
+    module, name = _MODELS[what]
+    schema = getattr(import_module(module), name).model_json_schema()
     click.echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2))

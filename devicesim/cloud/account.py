@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import botocore.session
 import trio
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -54,22 +55,28 @@ class AccountAccess:
 
 
 class AccountClient:
-    """The calls to one account. Safe to share between tasks."""
+    """The calls to one account. Safe to share between tasks.
+
+    Most are of AWS IoT (:meth:`call`, :meth:`pages`); of other services there is :meth:`ask`.
+    """
 
     def __init__(self, access: AccountAccess) -> None:
         self.access = access
         self._limiter = trio.CapacityLimiter(PARALLEL_CALLS)
         try:
-            session = (
+            core = botocore.session.Session()
+            core.register_component("data_loader", _service_models())
+            self._session = (
                 boto3.Session(
+                    botocore_session=core,
                     aws_access_key_id=access.account_id,
                     aws_secret_access_key="emulated",  # noqa: S106  # the emulator takes any
                     region_name=access.region,
                 )
                 if access.emulated
-                else boto3.Session(profile_name=access.profile, region_name=access.region)
+                else boto3.Session(botocore_session=core, profile_name=access.profile, region_name=access.region)
             )
-            config = Config(
+            self._config = Config(
                 retries={
                     "mode": "standard" if access.emulated else "adaptive",
                     "max_attempts": 3 if access.emulated else 8,
@@ -78,9 +85,7 @@ class AccountClient:
                 connect_timeout=10,
                 read_timeout=60,
             )
-            self._iot = session.client("iot", endpoint_url=access.endpoint_url, config=config)
-            self._sts = session.client("sts", endpoint_url=access.endpoint_url, config=config)
-            self._iot.meta.events.register_last("needs-retry.iot", _again_when_throttled)
+            self._clients = {service: self._make_client(service) for service in ("iot", "sts")}
         except BotoCoreError as exc:
             raise TargetError(
                 f"account {access.name!r}: {_one_line(exc)}", hint="name a profile that exists: accounts.*.profile"
@@ -91,17 +96,23 @@ class AccountClient:
                 hint="a control plane's URL is such as http://127.0.0.1:8080",
             ) from exc
 
-    async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+    async def call(self, operation: str, /, **parameters: Any) -> dict[str, Any]:
         """One IoT operation by its boto3 name (``register_ca_certificate``).
 
         Raises :class:`ControlPlaneError` when it is refused, :class:`TargetError` when it could not be asked.
         """
-        answer: dict[str, Any] = await self._run(getattr(self._iot, operation), operation, parameters)
+        return await self.ask("iot", operation, **parameters)
+
+    async def ask(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
+        """The same of another service by its boto3 name (``cloudtrail``, ``logs``, ``iam``)."""
+        if service not in self._clients:
+            self._clients[service] = self._make_client(service)
+        answer: dict[str, Any] = await self._run(getattr(self._clients[service], operation), operation, parameters)
         return answer
 
     async def pages(self, operation: str, key: str, **parameters: Any) -> AsyncIterator[Any]:
         """Every item under ``key`` of a paged IoT operation."""
-        paginator = self._iot.get_paginator(operation)
+        paginator = self._clients["iot"].get_paginator(operation)
         pages = iter(paginator.paginate(**parameters))
         while True:
             page = await self._run(functools.partial(next, pages, None), operation, {})
@@ -112,7 +123,7 @@ class AccountClient:
 
     async def check_identity(self) -> None:
         """Raise :class:`TargetError` unless the credentials are for the account that the fleet file names."""
-        identity = await self._run(self._sts.get_caller_identity, "get_caller_identity", {})
+        identity = await self.ask("sts", "get_caller_identity")
         if identity["Account"] != self.access.account_id:
             raise TargetError(
                 f"account {self.access.name!r}: the credentials are for account {identity['Account']}, "
@@ -121,8 +132,13 @@ class AccountClient:
             )
 
     def close(self) -> None:
-        self._iot.close()
-        self._sts.close()
+        for client in self._clients.values():
+            client.close()
+
+    def _make_client(self, service: str) -> Any:
+        client = self._session.client(service, endpoint_url=self.access.endpoint_url, config=self._config)
+        client.meta.events.register_last(f"needs-retry.{service}", _again_when_throttled)
+        return client
 
     async def _run(self, function: Any, operation: str, parameters: Mapping[str, Any]) -> Any:
         where = f"account {self.access.name!r} ({self.access.account_id}, {self.access.region}): {operation}"
@@ -141,6 +157,12 @@ class AccountClient:
             ) from exc
         except BotoCoreError as exc:
             raise TargetError(f"{where} failed: {_one_line(exc)}") from exc
+
+
+@functools.cache
+def _service_models() -> Any:
+    """What reads botocore's models: each once for all accounts, and not once for each, which takes 0.1 s."""
+    return botocore.session.Session().get_component("data_loader")
 
 
 def _again_when_throttled(response: tuple[Any, dict[str, Any]] | None, attempts: int, **_: Any) -> float | None:

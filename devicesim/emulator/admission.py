@@ -315,8 +315,10 @@ def _default_ca_holder(
     region = presented.door.region
     if settings.jit_without_sni_needs_chain:
         for certificate in _parsed(presented.chain):
-            partition = registry.default_ca_holders(region, certificate_id(certificate))
-            if partition is not None and registry.issuer_of(partition, leaf, (certificate,)) is not None:
+            sent = certificate_id(certificate)
+            partition = registry.default_ca_holders(region, sent)
+            ca = None if partition is None else registry.issuer_of(partition, leaf, (certificate,))
+            if ca is not None and ca.certificate_id == sent:  # the account may hold both, and one was sent
                 return partition
         return None
     for partition in registry.partitions():  # the other setting: by subject, so a look into each account

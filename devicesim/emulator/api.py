@@ -1,7 +1,7 @@
 """The control plane: one request in, one response out, for every account and Region. Pure.
 
 Whose call it is and which service it means stand in the Signature Version 4 scope, so one port serves ``iot``,
-``iot-data`` and ``sts``, as ``AWS_ENDPOINT_URL`` expects.
+``iot-data``, ``sts``, ``cloudtrail`` and ``logs``, as ``AWS_ENDPOINT_URL`` expects.
 """
 
 import re
@@ -14,6 +14,7 @@ import botocore.session
 from botocore.model import OperationModel, ServiceModel
 
 from devicesim.emulator.apierrors import APIError
+from devicesim.emulator.awsjson import AWSJSON, TARGET
 from devicesim.emulator.awsquery import AWSQuery
 from devicesim.emulator.credentials import Caller, Credentials
 from devicesim.emulator.httpmessage import HTTPRequest, HTTPResponse
@@ -40,7 +41,7 @@ def _nothing() -> None:
 
 
 class ControlPlane:
-    """The API of ``iot``, ``iot-data`` and ``sts``."""
+    """The API of ``iot``, ``iot-data``, ``sts``, and of the services that tell what happened."""
 
     def __init__(
         self,
@@ -50,13 +51,15 @@ class ControlPlane:
         default_account: str = DEFAULT_ACCOUNT,
         commit: Callable[[], None] = _nothing,
         data: Mapping[str, Handler] | None = None,
+        told: Mapping[str, Mapping[str, Handler]] | None = None,
         gate: Callable[[Partition, str, str], None] | None = None,
         calls: Counter[tuple[str, str, str]] | None = None,
     ) -> None:
         """``access_keys`` maps access key ids to account ids; see :class:`devicesim.emulator.credentials.Credentials`.
-        ``commit`` is called before an answer is given. ``data`` has the operations of ``iot-data``.
-        ``gate`` is asked with account, service and operation before each call, and raises what is against it.
-        ``calls`` counts them by service, operation and error code; of what was no call of an operation these are empty.
+        ``commit`` is called before an answer is given. ``data`` has the operations of ``iot-data``, ``told`` those of
+        services that tell what happened, by their signing names. ``gate`` is asked with account, service and operation
+        before each call, and raises what is against it. ``calls`` counts them by service, operation and error code; of
+        what was no call of an operation these are empty.
         """
         self._registry = registry
         self._credentials = Credentials(
@@ -71,6 +74,7 @@ class ControlPlane:
         self.iot_data = RestJSON(_model("iot-data"))
         self.sts = AWSQuery(_model("sts"))
         self._data = dict(data or {})
+        self._told = {service: (AWSJSON(_model(service)), handlers) for service, handlers in (told or {}).items()}
         self._calls: Counter[tuple[str, str, str]] = Counter() if calls is None else calls
         self._under_way = ("", "")
 
@@ -96,6 +100,8 @@ class ControlPlane:
             return self._call_sts(caller, request, request_id)
         if caller.service in _DATA_SERVICES:
             return self._call_data(caller, request)
+        if caller.service in self._told:
+            return self._call_told(caller, request)
         if caller.service not in _CONTROL_SERVICES:
             raise _not_emulated(f"the service {caller.service}")
         return self._call_iot(caller, request)
@@ -106,6 +112,9 @@ class ControlPlane:
             return self.sts.serialise_error(error, request_id)
         if _speaks_data(request):
             return self.iot_data.serialise_error(error)
+        for protocol, _ in self._told.values() if TARGET in request.headers else ():
+            if protocol.speaks(request):
+                return protocol.serialise_error(error)
         return self.iot.serialise_error(error)
 
     def failure(self, request: HTTPRequest, request_id: str) -> HTTPResponse:
@@ -128,6 +137,14 @@ class ControlPlane:
         self._ask(caller, "iot-data", operation)
         call = self._call(caller, operation, self.iot_data.parse(operation, request))
         return self.iot_data.serialise(operation, handler(call))
+
+    def _call_told(self, caller: Caller, request: HTTPRequest) -> HTTPResponse:
+        protocol, handlers = self._told[caller.service]
+        operation = self._routed(caller.service, protocol.route(request))
+        handler = _handler(handlers, operation)
+        self._ask(caller, caller.service, operation)
+        call = self._call(caller, operation, protocol.parse(operation, request))
+        return protocol.serialise(operation, handler(call))
 
     def _call_sts(self, caller: Caller, request: HTTPRequest, request_id: str) -> HTTPResponse:
         operation = self._routed("sts", self.sts.route(request))

@@ -19,6 +19,8 @@ from devicesim.emulator.faults import FaultBoard
 from devicesim.emulator.history import History
 from devicesim.emulator.operations import table
 from devicesim.emulator.operations.data import DataOperations
+from devicesim.emulator.operations.eventhistory import EventHistory
+from devicesim.emulator.operations.logevents import LogEvents
 from devicesim.emulator.provisioning import validate_template
 from devicesim.emulator.quotas import QuotaMeter
 from devicesim.emulator.recorder import Recorder
@@ -87,6 +89,7 @@ class Core:
             uniform=uniform,
         )
         self._data = DataOperations(self.plane, self.shadows, self.settings)
+        self._told = {"cloudtrail": EventHistory(self.history).handlers, "logs": LogEvents(self.history).handlers}
         self.rules.publish_reserved = self.shadows.published
         self.rules.get_shadow = self._shadow_for_rules
         self.claims = Claims(
@@ -148,8 +151,9 @@ class Core:
 
     @property
     def operations(self) -> frozenset[str]:
-        """Every emulated operation of ``iot`` and ``iot-data``."""
-        return frozenset(table.IOT) | frozenset(self._data.handlers)
+        """Every emulated operation that quotas and faults know."""
+        told = (name for handlers in self._told.values() for name in handlers)
+        return frozenset(table.IOT) | frozenset(self._data.handlers) | frozenset(told)
 
     def control_plane(self, access_keys: Mapping[str, str] | None = None) -> ControlPlane:
         """The API, which acts on this core; ``access_keys`` maps access key ids to account ids."""
@@ -160,4 +164,5 @@ class Core:
             gate=self.plane.guard.call,
             calls=self.api_calls,
             data=self._data.handlers,
+            told=self._told,
         )

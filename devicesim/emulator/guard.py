@@ -268,7 +268,7 @@ class Guard:
             if fault is not None:
                 self._tell_of_call(partition, operation, verdict=history.FAULT_INJECTED, fault=fault.name)
                 raise error
-        if service == "iot":
+        if service in ("iot", "cloudtrail", "logs"):
             throttled = self.quotas.call(account, operation, now)
         elif service == "iot-data":
             throttled = self.quotas.call_data(account, operation, now)

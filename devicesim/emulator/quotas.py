@@ -30,11 +30,12 @@ _RATES: Final[Mapping[float, str]] = {
         "RemoveThingFromBillingGroup RemoveThingFromThingGroup SearchIndex UpdateBillingGroup UpdateThingGroup"
     ),
     5: "CreateDynamicThingGroup DeleteDynamicThingGroup ListIndices UpdateDynamicThingGroup",
+    2: "LookupEvents",
     1: "UpdateIndexingConfiguration",
 }
 API_RATES: Final[Mapping[str, float]] = {name: rate for rate, names in _RATES.items() for name in names.split()}
 """Requests a second of one account, of the operations that AWS gives another rate than 10 (general reference "AWS IoT
-throttling limits", 2019, D)."""
+throttling limits", 2019, D), and of CloudTrail's (botocore, D)."""
 REGISTERING: Final = frozenset({"RegisterCertificate", "RegisterCertificateWithoutCA"})
 """Operations that count against the registrations of device certificates, beside their own rate."""
 _SHADOW_OPERATIONS: Final = frozenset({"GetThingShadow", "UpdateThingShadow", "DeleteThingShadow"})
@@ -279,7 +280,8 @@ class QuotaMeter:
     # --- the API ---
 
     def call(self, account: AccountKey, operation: str, now: float) -> Throttled | None:
-        """An operation of ``iot`` is called, or JITP calls ``RegisterThing``."""
+        """An operation of ``iot`` (or of a service that tells what happened) is called, or JITP calls
+        ``RegisterThing``."""
         throttled = self._take(f"api.{operation}", self.quotas.api_rate(operation), account, now)
         if throttled is None and operation in REGISTERING:
             return self.registration(account, now)

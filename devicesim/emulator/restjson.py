@@ -21,8 +21,8 @@ from devicesim.emulator.httpmessage import HTTPRequest, HTTPResponse
 
 CONTENT_TYPE: Final = "application/json"
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
-_STATUS_OUTSIDE_MODEL: Final = {
-    # errors of the protocol itself, which every REST-JSON service of AWS answers and no model lists
+STATUS_OUTSIDE_MODEL: Final = {
+    # errors of the protocols themselves, which every JSON service of AWS answers and no model lists
     "AccessDeniedException": 403,
     "ExpiredTokenException": 403,
     "IncompleteSignatureException": 400,
@@ -42,6 +42,14 @@ _STATUS_OUTSIDE_MODEL: Final = {
 def serialization_error(message: str) -> APIError:
     """The request can not be read as what the model says."""
     return APIError("SerializationException", message)
+
+
+def read_document(body: bytes) -> Any:
+    """The JSON of a request's body."""
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as exc:
+        raise serialization_error("The request body is not JSON") from exc
 
 
 class _Node:
@@ -120,16 +128,13 @@ class RestJSON:
         in_body = [name for name, member in shape.members.items() if "location" not in member.serialization]
         if not in_body or not body:
             return {}
-        try:
-            document = json.loads(body, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as exc:
-            raise serialization_error("The request body is not JSON") from exc
+        document = read_document(body)
         if payload is not None:
-            return {payload: _from_json(document, shape.members[payload], payload)}
+            return {payload: from_json(document, shape.members[payload], payload)}
         if not isinstance(document, dict):
             raise serialization_error("The request body is not a JSON object")
         return {
-            name: _from_json(value, shape.members[name], name)
+            name: from_json(value, shape.members[name], name)
             for name in in_body
             if (value := document.get(shape.members[name].serialization.get("name", name))) is not None
         }
@@ -150,7 +155,7 @@ class RestJSON:
                 continue
             match member.serialization.get("location"):
                 case None:
-                    body[member.serialization.get("name", name)] = _to_json(value, member)
+                    body[member.serialization.get("name", name)] = to_json(value, member)
                 case "statusCode":
                     status = value
                 case "header":
@@ -173,7 +178,7 @@ class RestJSON:
 
     def _error_status(self, error: APIError) -> int:
         if error.code not in self.service.shape_names:
-            return _STATUS_OUTSIDE_MODEL[error.code]
+            return STATUS_OUTSIDE_MODEL[error.code]
         shape = self.service.shape_for(error.code)
         unknown = set(error.fields) - set(shape.members)
         if unknown:
@@ -291,7 +296,7 @@ def _from_iso(text: str, name: str) -> float:
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _from_json(value: Any, shape: Shape, path: str) -> Any:
+def from_json(value: Any, shape: Shape, path: str) -> Any:
     """A value of the body. ``null`` inside lists and maps is refused; as a member it is left out by the callers."""
     reader = _READERS[shape.type_name]
     return reader(value, shape, path)
@@ -301,7 +306,7 @@ def _read_structure(value: Any, shape: Shape, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _unexpected(value, path, "an object")
     return {
-        name: _from_json(held, member, f"{path}.{name}")
+        name: from_json(held, member, f"{path}.{name}")
         for name, member in shape.members.items()
         if (held := value.get(member.serialization.get("name", name))) is not None
     }
@@ -310,13 +315,13 @@ def _read_structure(value: Any, shape: Shape, path: str) -> dict[str, Any]:
 def _read_list(value: Any, shape: Shape, path: str) -> list[Any]:
     if not isinstance(value, list):
         raise _unexpected(value, path, "a list")
-    return [_from_json(item, shape.member, f"{path}[{number}]") for number, item in enumerate(value)]
+    return [from_json(item, shape.member, f"{path}[{number}]") for number, item in enumerate(value)]
 
 
 def _read_map(value: Any, shape: Shape, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _unexpected(value, path, "an object")
-    return {_whole(key, path): _from_json(item, shape.value, f"{path}.{key}") for key, item in value.items()}
+    return {_whole(key, path): from_json(item, shape.value, f"{path}.{key}") for key, item in value.items()}
 
 
 def _read_string(value: Any, _shape: Shape, path: str) -> str:
@@ -388,18 +393,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _to_json(value: Any, shape: Shape) -> Any:
+def to_json(value: Any, shape: Shape) -> Any:
+    """A value of an answer's body."""
     match shape.type_name:
         case "structure":
             return {
-                shape.members[name].serialization.get("name", name): _to_json(held, shape.members[name])
+                shape.members[name].serialization.get("name", name): to_json(held, shape.members[name])
                 for name, held in value.items()
                 if held is not None
             }
         case "list":
-            return [_to_json(item, shape.member) for item in value]
+            return [to_json(item, shape.member) for item in value]
         case "map":
-            return {key: _to_json(item, shape.value) for key, item in value.items()}
+            return {key: to_json(item, shape.value) for key, item in value.items()}
         case "timestamp":
             return round(float(value), 3)  # AWS IoT answers seconds with three decimals (the article's output)
         case "blob":

@@ -7,7 +7,7 @@ what agrees; the report is made from the record alone.
 import functools
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from devicesim.cloud.verify import holdings
 from devicesim.errors import DevicesimError, KeyMaterialError, TargetError, leaves
 from devicesim.fleet.device import Clock, Device, Wire, drive
 from devicesim.fleet.identities import Material, client_id, minter
-from devicesim.fleet.pacing import Backoff, constant_rate, interleave
+from devicesim.fleet.pacing import Backoff, Slot, constant_rate, interleave
 from devicesim.fleet.spec import Fleet
 from devicesim.fleet.target import Target
 from devicesim.fleet.world import (
@@ -87,13 +87,23 @@ class Run:
         *,
         run_id: str,
         epoch: Callable[[], float],
+        prepare: bool = True,
+        only: Collection[int] | None = None,
+        hold: float = 0.0,
     ) -> None:
-        self.progress = Progress(total=fleet.size)
+        """``prepare``: set the accounts up, activate under JITR, ask them what they hold; without it they are asked
+        for their endpoints and nothing is changed. ``only``: numbers of the devices that are started; ``None`` is all.
+        ``hold``: seconds for which an accepted connection is kept and watched.
+        """
+        self.progress = Progress(total=fleet.size if only is None else len(only))
         self._fleet = fleet
         self._material = material
         self._target = target
         self._writer = writer
         self._run_id = run_id
+        self._prepare = prepare
+        self._only = None if only is None else frozenset(only)
+        self._hold = hold
         self._clock = Clock(epoch=epoch(), zero=trio.current_time())
         self._clients = {name: AccountClient(access) for name, access in target.accounts.items()}
         self._devices: dict[int, _Started] = {}
@@ -113,10 +123,11 @@ class Run:
             async with AsyncExitStack() as stack:
                 with self._scope:
                     world = await self._set_up()
-                    before = await self._ask(Phase.BEFORE, None)
+                    before = await self._ask(Phase.BEFORE, None) if self._prepare else {}
                     await self._run_devices(world, before, stack)
-                    self._say("asking the accounts what they hold")
-                    after = await self._ask(Phase.AFTER, {each.certificate_id for each in self._devices.values()})
+                    if self._prepare:
+                        self._say("asking the accounts what they hold")
+                        after = await self._ask(Phase.AFTER, {each.certificate_id for each in self._devices.values()})
                 self._say("judging")
         except* TargetError as group:
             self._failed = self._failed or next(leaves(group))
@@ -150,6 +161,8 @@ class Run:
             self._say(f"setting up {name}")
             await client.check_identity()
             endpoints[name] = await data_endpoint(client)
+            if not self._prepare:
+                continue
             plan = account_plan(self._fleet, name, client.access)
             now = datetime.fromtimestamp(self._now(), UTC)
             for line in await set_up(client, plan, self._material.authority, now):
@@ -181,7 +194,7 @@ class Run:
         context = TLSContext(TLSSettings(roots=self._target.own_roots, group="any", alpn=self._fleet.file.tls.alpn))
         async with trio.open_nursery() as nursery:
             for name, account in self._fleet.file.accounts.items():
-                if not activates(account):
+                if not self._prepare or not activates(account):
                     continue
                 self._say(f"starting the activator of {name}")
                 plan = ActivatorPlan(
@@ -220,8 +233,8 @@ class Run:
         mint = minter(self._fleet, self._material)
         start = constant_rate(self._fleet.file.arrival.rate)
         first = trio.current_time() + LEAD_SECONDS
-        for slot in interleave({name: group.count for name, group in groups.items()}):
-            due = first + start(slot.device)
+        for position, slot in enumerate(self._slots()):
+            due = first + start(position)
             await trio.sleep_until(due)
             try:
                 identity = mint(slot.group, slot.member)
@@ -263,6 +276,11 @@ class Run:
             )
             self.progress.started += 1
             nursery.start_soon(self._drive, device, wire, due, started)
+
+    def _slots(self) -> Iterator[Slot]:
+        """The devices that are started, in the schedule's order."""
+        counts = {name: group.count for name, group in self._fleet.file.groups.items()}
+        return (slot for slot in interleave(counts) if self._only is None or slot.device in self._only)
 
     async def _drive(self, device: Device, wire: Wire, due: float, started: _Started) -> None:
         """One device to its end, in its own task."""
@@ -329,6 +347,7 @@ class Run:
             context=TLSContext(tls),
             mqtt=MQTTSettings(version=file.mqtt.version, keep_alive=file.mqtt.keep_alive),
             deadlines=Deadlines(tcp=limits.tcp, tls=limits.tls, connack=limits.connack),
+            hold=self._hold,
         )
 
     def _backoff(self) -> Backoff:

@@ -16,7 +16,7 @@ from devicesim.emulator.state.partition import Partition
 Item = TypeVar("Item")
 Key = TypeVar("Key", int, str)
 
-_PAGING: Final = frozenset({"marker", "pageSize", "nextToken", "maxResults"})
+_PAGING: Final = frozenset({"marker", "pageSize", "nextToken", "maxResults", "NextToken", "MaxResults", "limit"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def marker_page(
 
     ``items`` ascend by ``key``, which says where the next page begins even when items come and go in between.
     """
-    return _page(call, items, key, token=call.get("marker"), size=call.get("pageSize"), ascending=ascending)
+    return page(call, items, key, token=call.get("marker"), size=call.get("pageSize"), ascending=ascending)
 
 
 def token_page(
@@ -62,10 +62,10 @@ def token_page(
 ) -> tuple[Sequence[Item], str | None]:
     """The same, where the operation pages by ``nextToken`` and ``maxResults`` (or, in one of them, ``pageSize``)."""
     size = call.get("maxResults") or call.get("pageSize") or default
-    return _page(call, items, key, token=call.get("nextToken"), size=size, ascending=True)
+    return page(call, items, key, token=call.get("nextToken"), size=size, ascending=True)
 
 
-def _page(
+def page(
     call: Call,
     items: Sequence[Item],
     key: Callable[[Item], Key],
@@ -74,18 +74,19 @@ def _page(
     size: int | None,
     ascending: bool,
 ) -> tuple[Sequence[Item], str | None]:
+    """One page, and the token of the next, whatever the operation calls them."""
     size = size or call.registry.environment.settings.default_page_size
     listing = _listing(call)
     after = _after(token, listing, key(items[0]) if items else None) if token else None
     if ascending:
         start = bisect_right(items, after, key=key) if after is not None else 0
-        page = items[start : start + size]
+        shown = items[start : start + size]
         more = start + size < len(items)
     else:
         end = bisect_left(items, after, key=key) if after is not None else len(items)
-        page = items[max(end - size, 0) : end][::-1]
+        shown = items[max(end - size, 0) : end][::-1]
         more = end > size
-    return page, _token(listing, key(page[-1])) if more else None
+    return shown, _token(listing, key(shown[-1])) if more else None
 
 
 def _listing(call: Call) -> str:

@@ -1,4 +1,5 @@
-"""Logging options, old and new: kept and answered, without effect. What happened stands in the emulator's history."""
+"""Logging options, old and new: kept and answered. The new default level and event configurations decide what
+:mod:`~devicesim.emulator.brokerlog` tells; the rest is without effect."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +8,9 @@ from devicesim.emulator.apierrors import invalid_request, not_configured
 from devicesim.emulator.operations.call import Call, Handler, token_page
 from devicesim.emulator.state.records import LogEvent, LoggingLevel, LoggingOptions
 
-_OLD, _NEW = "v1", "v2"
+NEW = "v2"
+"""Under which the account's state has the options of today."""
+_OLD = "v1"
 
 
 def get_logging_options(call: Call) -> Mapping[str, Any]:
@@ -22,7 +25,7 @@ def set_logging_options(call: Call) -> Mapping[str, Any]:
 
 
 def get_v2_logging_options(call: Call) -> Mapping[str, Any]:
-    held = call.partition.logging_options.get(_NEW)
+    held = call.partition.logging_options.get(NEW)
     if held is None:
         raise not_configured("There are no logging options; set them with SetV2LoggingOptions")
     return {
@@ -39,13 +42,13 @@ def get_v2_logging_options(call: Call) -> Mapping[str, Any]:
 
 def set_v2_logging_options(call: Call) -> Mapping[str, Any]:
     """What is left out keeps its value."""
-    held = call.partition.logging_options.get(_NEW)
+    held = call.partition.logging_options.get(NEW)
     if held is None and call.get("roleArn") is None:
         raise invalid_request("roleArn must be given the first time that logging options are set")
     held = held or LoggingOptions()
     events = call.get("eventConfigurations")
     disabled = call.get("disableAllLogs")
-    call.partition.logging_options[_NEW] = LoggingOptions(
+    call.partition.logging_options[NEW] = LoggingOptions(
         role_arn=call.get("roleArn") or held.role_arn,
         level=call.get("defaultLogLevel") or held.level,
         disabled=held.disabled if disabled is None else disabled,
@@ -101,7 +104,7 @@ def _key(target_type: str, target_name: str | None) -> str:
 
 
 def _require_options(call: Call) -> None:
-    if _NEW not in call.partition.logging_options:
+    if NEW not in call.partition.logging_options:
         raise not_configured("There are no logging options; set them with SetV2LoggingOptions")
 
 

@@ -335,7 +335,7 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggingOptions:
-    """Kept and answered, without effect: the emulator's history has everything."""
+    """What of the history :mod:`~devicesim.emulator.brokerlog` tells."""
 
     role_arn: str | None = None
     level: str | None = None

@@ -9,7 +9,7 @@ import pytest
 from devicesim import __version__
 from tests.support import Devicesim
 
-VERBS = ["run", "emulate", "mint", "ca", "report", "schema", "doctor"]
+VERBS = ["run", "diagnose", "check", "probe", "emulate", "mint", "ca", "report", "schema", "doctor"]
 
 
 def test_help_lists_every_verb_and_each_has_help(devicesim: Devicesim) -> None:

@@ -515,6 +515,18 @@ class TestJITWithoutSNI:
 
         assert found.verdict is REFUSED
 
+    @pytest.mark.parametrize("mode", ["DEFAULT", "SNI_ONLY"])
+    def test_a_chain_of_another_ca_of_the_same_account_does_not_help(self, mode: str) -> None:
+        """The account holds the leaf's CA too; but that is not what the device sent."""
+        world = World()
+        world.register_ca(world.account(A), mode=mode)
+        world.register_ca(world.account(A), mode="DEFAULT", name="Other CA")
+        other = world.present(device(0, "Other CA"), None, chain=True).chain
+        presented = replace(world.present(device(0), None), chain=other)
+        found = decide(world.registry, presented, client_id="c", settings=Settings(), now=world.epoch())
+
+        assert (found.verdict, found.check, found.partition) == (REFUSED, Check.SERVER_NAME, None)
+
     def test_a_ca_in_the_chain_that_did_not_sign_the_leaf_leads_nowhere(self) -> None:
         world = world_with("C1")
         stranger = device(0, "Other CA")

@@ -1,0 +1,147 @@
+"""Why devices are not connected: the record's evidence, joined with what the accounts say now, and ranked.
+
+run = RecordedRun(reader, fleet, material)
+async with control_planes(accesses, ...) as planes:
+    diagnoses = await diagnose_devices(run, numbers, planes, clock=time.time)
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import trio
+from cryptography import x509
+
+from devicesim.cloud.account import AccountAccess, AccountClient
+from devicesim.cloud.asking import reason
+from devicesim.cloud.inspect import Inspector, Question
+from devicesim.diagnosis.evidence import AccountEvidence, DeviceEvidence
+from devicesim.diagnosis.findings import Diagnosis
+from devicesim.diagnosis.rank import diagnose
+from devicesim.errors import TargetError
+from devicesim.fleet.recorded import RecordedRun
+from devicesim.fleet.spec import Fleet
+
+EXAMPLES = 20
+"""Devices that look alike in a record: so many of them are looked at one by one. Each takes some six calls to every
+account, and AWS answers ten of each a second."""
+
+
+class ControlPlanes:
+    """The accounts of a fleet, for questions about its devices. Made by :func:`control_planes`."""
+
+    def __init__(self, inspectors: Mapping[str, Inspector], refused: Mapping[str, str]) -> None:
+        self._inspectors = inspectors
+        self._refused = refused
+        """Accounts that have no client, with the reason."""
+
+    async def leaf(self, certificate_id: str) -> x509.Certificate | None:
+        """The certificate, from the first account that has it."""
+        for inspector in self._inspectors.values():
+            found = await inspector.leaf(certificate_id)
+            if found is not None:
+                return found
+        return None
+
+    async def ask(self, evidence: DeviceEvidence, question: Question) -> DeviceEvidence:
+        """The evidence with what every account says now; where one cannot be asked, what was known stays."""
+        said: dict[str, AccountEvidence] = {}
+
+        async def inspect(name: str, inspector: Inspector) -> None:
+            said[name] = await inspector.inspect(question)
+
+        async with trio.open_nursery() as nursery:
+            for name, inspector in self._inspectors.items():
+                nursery.start_soon(inspect, name, inspector)
+        return replace(evidence, accounts=[self._joined(each, said.get(each.name)) for each in evidence.accounts])
+
+    def _joined(self, known: AccountEvidence, said: AccountEvidence | None) -> AccountEvidence:
+        if said is None:
+            refused = self._refused.get(known.name)
+            return known if refused is None else replace(known, not_asked=(refused,))
+        if said.cas is None and not said.record_asked:
+            endpoint = said.endpoint or known.endpoint
+            return replace(known, endpoint=endpoint, clock_offset=said.clock_offset, not_asked=said.not_asked)
+        return replace(said, endpoint=said.endpoint or known.endpoint)
+
+
+@asynccontextmanager
+async def control_planes(
+    fleet: Fleet,
+    accesses: Mapping[str, AccountAccess],
+    *,
+    ca_id: str | None,
+    since: float,
+    until: float,
+    clock: Callable[[], float],
+) -> AsyncIterator[ControlPlanes]:
+    """Clients of every account, read-only. ``ca_id`` is that of the fleet's CA. Its devices tried to connect from
+    ``since`` to ``until``, in seconds since the Unix epoch, as ``clock`` tells."""
+    clients: dict[str, AccountClient] = {}
+    refused: dict[str, str] = {}
+    for name, access in accesses.items():
+        try:
+            clients[name] = AccountClient(access)
+        except TargetError as exc:  # a profile that does not exist
+            refused[name] = f"nothing could be asked: {reason(exc)}"
+    inspectors = {}
+    for name, client in clients.items():
+        mode = fleet.file.accounts[name].ca_mode
+        planned = None if mode == "none" else mode
+        inspectors[name] = Inspector(client, ca_id=ca_id, planned_mode=planned, since=since, until=until, clock=clock)
+    try:
+        yield ControlPlanes(inspectors, refused)
+    finally:
+        for client in clients.values():
+            client.close()
+
+
+async def diagnose_devices(
+    run: RecordedRun,
+    numbers: Sequence[int],
+    planes: ControlPlanes | None,
+    *,
+    clock: Callable[[], float],
+    examples: int | None = EXAMPLES,
+) -> list[Diagnosis]:
+    """A diagnosis of each of these devices, in their order. Without ``planes`` no account is asked.
+
+    Of devices that look alike in the record at most ``examples`` are looked at one by one, and what most of those have
+    is told of the others; ``None`` is all.
+    """
+    found: dict[int, Diagnosis] = {}
+    for alike in run.alike(numbers):
+        looked_at = alike if examples is None else alike[:examples]
+        for number in looked_at:
+            found[number] = await _diagnose(run, number, planes, clock)
+        usual = _most_frequent([found[number] for number in looked_at])
+        for number in alike[len(looked_at) :]:
+            found[number] = replace(usual, device=run.name(number), like=usual.device)
+    return [found[number] for number in numbers]
+
+
+async def _diagnose(
+    run: RecordedRun, number: int, planes: ControlPlanes | None, clock: Callable[[], float]
+) -> Diagnosis:
+    if run.accepted(number):  # what the accounts say would not be looked at
+        return diagnose(run.evidence(number, None, now=clock()))
+    leaf = run.leaf(number)
+    if leaf is None and planes is not None:
+        leaf = await planes.leaf(run.devices[number].certificate_id)
+    evidence = run.evidence(number, leaf, now=clock())
+    if planes is not None:
+        evidence = await planes.ask(evidence, run.question(number, leaf))
+    return diagnose(evidence)
+
+
+def diagnose_planned(run: RecordedRun, *, clock: Callable[[], float]) -> list[Diagnosis]:
+    """Of a run whose setup failed: what that means for each of its groups."""
+    return [diagnose(each) for each in run.planned(now=clock())]
+
+
+def _most_frequent(diagnoses: Sequence[Diagnosis]) -> Diagnosis:
+    """The first of those that name the causes which most of them name."""
+    causes = [tuple(finding.cause.id for finding in each.findings) for each in diagnoses]
+    usual = Counter(causes).most_common(1)[0][0]
+    return diagnoses[causes.index(usual)]
