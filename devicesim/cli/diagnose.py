@@ -223,7 +223,12 @@ async def _diagnosed(
         until=until,
         clock=time.time,
     ) as planes:
-        return await diagnose_devices(run, numbers, planes, clock=time.time, examples=examples)
+        diagnoses = await diagnose_devices(run, numbers, planes, clock=time.time, examples=examples)
+        for name, reason in planes.unanswered.items():
+            click.echo(
+                f"devicesim: note: account {name!r} is judged by what was known of it before: {reason}", err=True
+            )
+        return diagnoses
 
 
 # --- devices that connect now ---

@@ -32,9 +32,10 @@ class ControlPlanes:
     """The accounts of a fleet, for questions about its devices. Made by :func:`control_planes`."""
 
     def __init__(self, inspectors: Mapping[str, Inspector], refused: Mapping[str, str]) -> None:
+        """``refused``: accounts that have no client, with the reason."""
         self._inspectors = inspectors
-        self._refused = refused
-        """Accounts that have no client, with the reason."""
+        self.unanswered = dict(refused)
+        """Accounts that could not be asked for anything, with the reason; complete once a device was asked about."""
 
     async def leaf(self, certificate_id: str) -> x509.Certificate | None:
         """The certificate, from the first account that has it."""
@@ -58,9 +59,11 @@ class ControlPlanes:
 
     def _joined(self, known: AccountEvidence, said: AccountEvidence | None) -> AccountEvidence:
         if said is None:
-            refused = self._refused.get(known.name)
+            refused = self.unanswered.get(known.name)
             return known if refused is None else replace(known, not_asked=(refused,))
         if said.cas is None and not said.record_asked:
+            if said.not_asked:
+                self.unanswered[known.name] = said.not_asked[0]
             endpoint = said.endpoint or known.endpoint
             return replace(known, endpoint=endpoint, clock_offset=said.clock_offset, not_asked=said.not_asked)
         return replace(said, endpoint=said.endpoint or known.endpoint)
@@ -124,14 +127,17 @@ async def diagnose_devices(
 async def _diagnose(
     run: RecordedRun, number: int, planes: ControlPlanes | None, clock: Callable[[], float]
 ) -> Diagnosis:
+    then = run.seen_at or clock()
     if run.accepted(number):  # what the accounts say would not be looked at
-        return diagnose(run.evidence(number, None, now=clock()))
+        return diagnose(run.evidence(number, None, now=then))
     leaf = run.leaf(number)
     if leaf is None and planes is not None:
         leaf = await planes.leaf(run.devices[number].certificate_id)
-    evidence = run.evidence(number, leaf, now=clock())
+    evidence = run.evidence(number, leaf, now=then)
     if planes is not None:
         evidence = await planes.ask(evidence, run.question(number, leaf))
+        if any(each.name not in planes.unanswered for each in evidence.accounts):
+            evidence = replace(evidence, now=clock())
     return diagnose(evidence)
 
 

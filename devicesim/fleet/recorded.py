@@ -74,6 +74,7 @@ class RecordedRun:
             self._holdings: dict[str, list[Holding]] = defaultdict(list)
             for holding in reader.holdings(Phase.AFTER):
                 self._holdings[holding.certificate_id].append(holding)
+            self._ended_at = reader.run().ended_at
             self.errors = tuple(note.text for note in reader.notes() if note.kind == "error")
         self._count()
 
@@ -100,6 +101,11 @@ class RecordedRun:
         if not tried:
             return None
         return min(each[0].start for each in tried), max(each[-1].end for each in tried)
+
+    @property
+    def seen_at(self) -> float | None:
+        """When what the record says was so: at the end of the run, or of its last try; ``None``: it has neither."""
+        return self._ended_at or (None if self.span is None else self.span[1])
 
     @property
     def issuer(self) -> x509.Certificate | None:

@@ -793,6 +793,9 @@ def test_accounts_that_do_not_answer_end_no_diagnosis_of_a_run(bench: Bench, rec
 
     assert outcome.code == 99, outcome.err
     assert json.loads(outcome.out)["devices"][0]["findings"]
+    for name in ("a", "b"):
+        told = f"account '{name}' is judged by what was known of it before: nothing could be asked: get_caller_identity"
+        assert told in outcome.err
 
 
 # --- what it refuses ---
@@ -841,11 +844,20 @@ def test_a_target_that_is_not_there_exits_3(bench: Bench, a: Account) -> None:
     assert "get_caller_identity failed" in outcome.err
 
 
-def test_an_interruption_exits_105_and_leaves_no_process(tmp_path: Path, bench: Bench) -> None:
-    process = start("diagnose", bench.fleet(attempts=5, more="[emulator]\nseed = 1"), "--hold", "60", cwd=tmp_path)
-    time.sleep(2.5)
+def test_an_interruption_exits_105_and_leaves_nothing(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an emulator of its own runs, with a record that is thrown away."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    process = start("diagnose", bench.fleet(attempts=100), cwd=tmp_path)
+    give_up = time.monotonic() + 30
+    while not list((tmp_path / "tmp").glob("devicesim-diagnose-*/run.sqlite")) and time.monotonic() < give_up:
+        time.sleep(0.05)
+
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
 
     assert (process.returncode, out) == (105, ""), err
     assert err.endswith("devicesim: interrupted\n")
+    assert list((tmp_path / "tmp").glob("devicesim-*")) == []  # nor the emulator's, which it removes when it stops

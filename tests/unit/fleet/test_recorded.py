@@ -278,6 +278,20 @@ async def test_of_devices_that_look_alike_a_few_are_looked_at_and_the_rest_told_
     assert [(each.device, each.like) for each in every] == [("device 3 (robots-000003)", ""), (first, "")]
 
 
+async def test_a_record_is_read_as_of_its_own_time(record: Record) -> None:
+    """That a certificate was pending when the run ended does not say that it has been ever since."""
+    record.write([[DROP, DROP]], held=["PENDING_ACTIVATION"])
+    run = record.read()
+    asked: Any = {"a": _Inspector(run.evidence(0, None, now=START).accounts[0])}
+
+    (then,) = await diagnose_devices(run, [0], None, clock=lambda: START + 86_400)
+    (now,) = await diagnose_devices(run, [0], ControlPlanes(asked, {}), clock=lambda: START + 86_400)
+
+    assert run.seen_at == START + 1.5
+    assert "PENDING_ACTIVATION in a for" not in repr(then)
+    assert "PENDING_ACTIVATION in a for 86400 s" in repr(now)
+
+
 async def test_a_run_whose_setup_failed_is_told_by_its_groups(record: Record) -> None:
     error = "account 'a' (111111111111, us-east-1): register_ca_certificate refused: CertificateValidationException: no"
     record.write([], errors=[error], groups=False)
