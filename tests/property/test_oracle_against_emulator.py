@@ -5,7 +5,6 @@ certificate) and a connection (Region dialled, SNI, chain sent or not); the two 
 becomes of the device. A world is built through the emulator's own API rules, so it is one that AWS would allow.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -24,19 +23,13 @@ from devicesim.emulator.state.records import (
     CertificateMode,
     CertificateStatus,
 )
-from devicesim.outcome import DeviceOutcome
 from devicesim.pki.authority import Authority, new_shared_authority
 from devicesim.pki.identity import Identity, certificate_pem
 from devicesim.pki.profile import KeyType, Profile
+from tests.property.oracle_support import SPELLINGS, compare
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 REGIONS = ("us-east-1", "eu-west-1")
-SPELLINGS: dict[str, Callable[[str], str]] = {
-    "": str,
-    "upper": str.upper,
-    "dot": lambda name: name + ".",
-    "port": lambda name: name + ":8883",
-}
 POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}'
 
 
@@ -205,19 +198,4 @@ def test_the_emulator_does_what_the_oracle_says(world: World, ca: Authority, lea
     )
 
     decider = None if decision.partition is None else str(partitions.index(decision.partition))
-    match decision.verdict:
-        case admission.Verdict.ADMITTED:
-            assert (expected.outcome, expected.first_try) == (DeviceOutcome.PROVISIONED, "accepted"), expected
-            assert expected.account == decider
-        case admission.Verdict.REGISTERED:
-            assert expected.registered_in == decider, expected
-            assert decision.ca is not None
-            assert expected.mode == decision.ca.mode
-        case admission.Verdict.PENDING:
-            # whether it can still come to something hangs on the CA, not on the admission
-            assert expected.outcome in (DeviceOutcome.PENDING, DeviceOutcome.PROVISIONED), expected
-            assert expected.first_try != "accepted"
-            assert (expected.account, expected.registered_in) == (decider, None)
-        case _:
-            assert expected.outcome is DeviceOutcome.REFUSED, (expected, decision)
-            assert expected.registered_in is None
+    compare(expected, decision, decider)
