@@ -368,6 +368,12 @@ SNI_CASE = _row("4.1", "case", "I", "RFC 6066 compares DNS names without case",
                 "the server name is compared without regard to case")
 SNI_NOT_A_NAME = _row("4.1", "not-a-name", "I", "RFC 6066 allows none of them",
                       "a server name that is an IP address, ends in a dot or carries a port counts as no SNI")
+
+# What was measured over MQTT 3.1.1 on port 8883 alone.
+MQTT5_CLOSE = _row("5", "mqtt5-close", "I", "§11 no. 3",
+                   "MQTT 5: whom IoT Core does not authenticate it closes without CONNACK, as in 3.1.1")
+JIT_ON_443 = _row("4.3", "jit-443", "I", "§11 no. 13",
+                  "a first connection on port 443 with ALPN registers and provisions as one on port 8883")
 # fmt: on
 
 DENIED = next(rule.row for rule in RULES if rule.then is Then.DENY)
@@ -376,7 +382,7 @@ DENIED = next(rule.row for rule in RULES if rule.then is Then.DENY)
 def rows() -> tuple[Row, ...]:
     """Every row of the oracle, for documentation and for ``devicesim check``."""
     beside = (HANDSHAKE_ONLY, DEACTIVATED_LIVE, JITR, JITR_NOBODY, JITP, SNI_CASE, SNI_NOT_A_NAME)
-    return (*(rule.row for rule in RULES), *beside)
+    return (*(rule.row for rule in RULES), *beside, MQTT5_CLOSE, JIT_ON_443)
 
 
 # --- from a world to an expectation ---

@@ -3,25 +3,28 @@
 from dataclasses import replace
 
 from devicesim.conformance.cases import Case, expectation, server_name
-from devicesim.conformance.matrix import STAND_INS, matrix, select
+from devicesim.conformance.matrix import PLAIN, STAND_INS, TRANSPORTS, matrix, select
 from devicesim.conformance.result import CaseResult, CheckResult, Seen, Status, judged, sni_words, unjudged
 from devicesim.outcome import Attempt, Failure, FailureKind, Holding, Stage
 
 LEAF = "ab" * 32
 
 
-def case(name: str) -> Case:
-    """The one case whose name begins so, on the plain transport."""
-    (found,) = select(matrix(), [f"{name}/tls1.3-mqtt3.1.1-8883"])
-    return found
+def case(name: str, *, transport: str = PLAIN.name) -> Case:
+    """The case whose name begins so, over a transport, be there one or not."""
+    (found,) = select(matrix(), [f"{name}/{PLAIN.name}"])
+    return replace(found, transport=next(each for each in TRANSPORTS if each.name == transport))
 
 
-def tried(kind: FailureKind | None = FailureKind.CLOSED_BEFORE_CONNACK, *, code: int | None = None) -> Attempt:
-    """One try: accepted (``None``), or failed so."""
-    stage = {
+def tried(
+    kind: FailureKind | None = FailureKind.CLOSED_BEFORE_CONNACK, *, code: int | None = None, stage: Stage | None = None
+) -> Attempt:
+    """One try: accepted (``None``), or failed so; at the stage given, or where such a failure is seen."""
+    stage = stage or {
         FailureKind.TCP_REFUSED: Stage.TCP,
         FailureKind.TIMEOUT: Stage.TCP,
         FailureKind.TLS_ALERT: Stage.TLS,
+        FailureKind.SERVER_NAME_MISMATCH: Stage.TLS,
         FailureKind.DISCONNECTED_BY_SERVER: Stage.SESSION,
         FailureKind.CLOSED_AFTER_CONNACK: Stage.SESSION,
     }.get(kind or FailureKind.TIMEOUT, Stage.CONNACK)
@@ -35,9 +38,9 @@ def tried(kind: FailureKind | None = FailureKind.CLOSED_BEFORE_CONNACK, *, code:
         intended_start=100.0,
         start=100.0,
         end=100.5,
-        reached={} if stage is Stage.TCP else {Stage.TCP: 0.1, Stage.TLS: 0.2},
+        reached={each: 0.1 for each in (Stage.TCP, Stage.TLS) if list(Stage).index(each) < list(Stage).index(stage)},
         failure=None if kind is None else Failure(kind=kind, stage=stage),
-        tls_version=None if stage is Stage.TCP else "TLSv1.3",
+        tls_version=None if stage in (Stage.TCP, Stage.TLS) else "TLSv1.3",
         cipher=None,
         alert=None,
         connack_code=code,
@@ -52,10 +55,20 @@ def seen(
     *attempts: Attempt,
     before: tuple[Holding, ...] = (),
     after: tuple[Holding, ...] = (),
+    events: int | None = None,
+    events_due: int = 0,
     disconnected_after: float | None = None,
 ) -> Seen:
     return Seen(
-        certificate_id=LEAF, attempts=attempts, before=before, after=after, disconnected_after=disconnected_after
+        certificate_id=LEAF,
+        thing="thing",
+        abroad=frozenset({"o"}),
+        attempts=attempts,
+        before=before,
+        after=after,
+        events=events,
+        events_due=events_due,
+        disconnected_after=disconnected_after,
     )
 
 

@@ -157,6 +157,7 @@ def evidence(
     tried = attempts(failures, gap, alert=alert, sni=settings.server_name)
     return DeviceEvidence(
         name="device 7 (robot-000007)",
+        group="robots",
         leaf=LEAF,
         certificate_id=CERTIFICATE,
         wire=settings,
@@ -164,7 +165,7 @@ def evidence(
         held_open=None,
         accounts=accounts,
         now=(tried[-1].end if tried else START) + later,
-        fleet=fleet or FleetEvidence(peers=3, peers_failed_alike=3),
+        fleet=fleet or FleetEvidence(peers=3),
     )
 
 

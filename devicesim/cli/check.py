@@ -27,8 +27,8 @@ from devicesim.conformance.cases import ROLES, Case, Role, expectation
 from devicesim.conformance.matrix import STAND_INS, matrix, select
 from devicesim.conformance.player import AWS, QUICK, Door, Pace
 from devicesim.conformance.result import CheckResult, Status, expected_text
-from devicesim.conformance.runner import Check, Progress, Setting
-from devicesim.errors import InputError
+from devicesim.conformance.runner import NAME, Check, Progress, Setting
+from devicesim.errors import InputError, TargetError
 from devicesim.fleet.spec import Fleet, load_fleet, parse_fleet
 from devicesim.fleet.target import Kind, Target
 from devicesim.report.conformance_document import document
@@ -141,7 +141,7 @@ def command(
     if short is not None and not quiet:
         click.echo(f"devicesim: warning: {short}", err=True)
     if junit_path is not None:
-        _writable(junit_path)
+        _try_to_write(junit_path)
     with tempfile.TemporaryDirectory(prefix="devicesim-check-") as directory:
         if fleet_path is None:
             path = Path(directory) / "check.toml"
@@ -161,18 +161,25 @@ def _list(cases: Iterable[Case]) -> None:
         click.echo(f"{case.name}  {expected.row.id} [{expected.row.mark}]  {expected_text(case, expected)}")
 
 
-def _writable(path: Path) -> None:
-    """A file that cannot be written is told before the check, not after it."""
+def _try_to_write(path: Path) -> None:
+    """A file that cannot be written is told before the check, not after it; a check without result leaves none, and
+    no older one either."""
     try:
-        path.touch()
+        path.open("a").close()
+        if path.is_file():
+            path.unlink()
     except OSError as exc:
-        raise InputError(f"{path} cannot be written: {exc.strerror}", hint="name another --junit") from exc
+        raise _unwritable(path, exc) from exc
+
+
+def _unwritable(path: Path, exc: OSError) -> InputError:
+    return InputError(f"{path} cannot be written: {exc.strerror or exc}", hint="name another --junit")
 
 
 async def _remove(fleet: Fleet, options: _Options, journal: Path) -> int:
     async with AsyncExitStack() as stack:
         target, _ = await options.target.open(fleet, Path(os.devnull), stack)
-        left = await removed(journal, target)
+        left = await removed(journal, target, _pace(fleet, options))
     for note in left:
         click.echo(f"devicesim: {note}", err=True)
     click.echo(f"devicesim: what the check made is removed{f', but for {len(left)}' if left else ''}", err=True)
@@ -184,19 +191,21 @@ async def _main(fleet: Fleet, cases: Sequence[Case], options: _Options, log_path
     scope = trio.CancelScope()
     check: Check | None = None
     run_id = secrets.token_hex(4)
-    journal = Journal(Path(f"devicesim-check-{run_id}.journal"))
+    journal = Journal(Path(f"{NAME}-{run_id}.journal"), lambda: check is None or check.left)
     with journal, trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-            nursery.start_soon(_watch, signals, scope, journal)
+            nursery.start_soon(_watch, signals, scope, journal, options)
             with scope:
-                target, child = await options.target.open(fleet, log_path, stack, "--quotas", "none")
+                try:
+                    target, child = await options.target.open(fleet, log_path, stack, "--quotas", "none")
+                except TargetError as exc:
+                    raise TargetError(str(exc)) from exc  # without the hint at a log that goes with its directory
                 setting = _setting(fleet, target, child, options, journal)
                 check = Check(cases, setting, run_id=run_id, epoch=time.time)
                 if not options.quiet:
                     nursery.start_soon(show_progress, check.progress, _line)
                 await _execute(check, child)
             nursery.cancel_scope.cancel()
-        journal.keep = check is not None and bool(check.notes)
     if check is None:
         return EXIT_INTERRUPTED
     result = CheckResult(
@@ -205,16 +214,17 @@ async def _main(fleet: Fleet, cases: Sequence[Case], options: _Options, log_path
         started_at=started_at,
         seconds=trio.current_time() - before,
         cases=tuple(check.results[case.name] for case in cases if case.name in check.results),
-        notes=tuple(check.notes),
+        notes=(*check.left_behind, *check.notes),
     )
     _show(result, options)
     if scope.cancelled_caught:
-        left = "" if not check.notes else f" (not everything: see the notes, and {journal.path})"
-        made = f"; what it made was removed{left}" if not options.target.starts_emulator else ""
+        made = "; what it made was removed" if not options.target.starts_emulator and not check.left else ""
         told = f"interrupted after {len(result.cases)} of {len(cases)} cases{made}"
         click.echo(f"devicesim: {told}", err=True)
-        return EXIT_INTERRUPTED
-    return exit_code(result)
+    if check.left and not options.target.starts_emulator:
+        again = f"devicesim check FLEET ... --remove {journal.path}"
+        click.echo(f"devicesim: not everything was removed (see the notes): {again}", err=True)
+    return EXIT_INTERRUPTED if scope.cancelled_caught else exit_code(result)
 
 
 async def _execute(check: Check, child: Child | None) -> None:
@@ -230,7 +240,7 @@ async def _fail_with(child: Child) -> None:
     raise await child.ended()
 
 
-async def _watch(signals: AsyncIterator[int], scope: trio.CancelScope, journal: Journal) -> None:
+async def _watch(signals: AsyncIterator[int], scope: trio.CancelScope, journal: Journal, options: _Options) -> None:
     """The first signal ends the check and has what it made removed, the second ends that too."""
     told = False
     async for _ in signals:
@@ -239,7 +249,8 @@ async def _watch(signals: AsyncIterator[int], scope: trio.CancelScope, journal: 
             click.echo(f"devicesim: stopped{left}", err=True)
             os._exit(EXIT_INTERRUPTED)
         told = True
-        click.echo("devicesim: interrupted: removing what the check made; once more to stop at once", err=True)
+        what = "stopping" if options.target.starts_emulator else "removing what the check made"
+        click.echo(f"devicesim: interrupted: {what}; once more to stop at once", err=True)
         scope.cancel()
 
 
@@ -258,14 +269,21 @@ def exit_code(result: CheckResult) -> int:
 
 
 def _show(result: CheckResult, options: _Options) -> None:
+    """The file first: nobody may be reading standard output any more. That it cannot be written is told last."""
+    problem: OSError | None = None
     if options.junit is not None:
-        options.junit.write_text(junit(result), encoding="utf-8")
+        try:
+            options.junit.write_text(junit(result), encoding="utf-8")
+        except OSError as exc:
+            problem = exc
     if options.as_json:
         click.echo(document(result).to_json())
-        if options.quiet:
-            return
-    console = Console(file=sys.stderr if options.as_json else sys.stdout, highlight=False)
-    console.print(render(result))
+    if not (options.as_json and options.quiet):
+        console = Console(file=sys.stderr if options.as_json else sys.stdout, highlight=False)
+        console.print(render(result))
+    if problem is not None:
+        assert options.junit is not None
+        raise _unwritable(options.junit, problem) from problem
 
 
 # --- who plays what ---
@@ -281,7 +299,7 @@ def _setting(fleet: Fleet, target: Target, child: Child | None, options: _Option
         door=_door(fleet, child, options, fleet.file.accounts[roles["a"]].region),
         existing=child is None,
         real=options.target.kind == "aws",
-        pace=AWS if options.target.kind == "aws" else _emulator_pace(fleet),
+        pace=_pace(fleet, options),
         journal=journal.add if child is None else _forget,
     )
 
@@ -333,7 +351,12 @@ def _door(fleet: Fleet, child: Child | None, options: _Options, here: str) -> Do
     return lambda _name, endpoint, port: (endpoint, port)
 
 
-def _emulator_pace(fleet: Fleet) -> Pace:
-    """Patience for the JITP delay that the fleet file gives the emulator."""
-    pause = max(QUICK.pause[0], fleet.file.emulator.jitp_delay[1] / 2)
-    return replace(QUICK, pause=(pause, 1.5 * pause))
+def _pace(fleet: Fleet, options: _Options) -> Pace:
+    """Patience for the JITP delay that the fleet file gives the emulator, and for the quotas of one that is not ours:
+    it takes a CONNECT a second of each client id (aws-iot-behaviour.md §6)."""
+    if options.target.kind == "aws":
+        return AWS
+    pause = max(QUICK.backoff.first_delay[0], fleet.file.emulator.jitp_delay[1] / 2)
+    longest = max(QUICK.backoff.max_delay, 2 * pause)
+    backoff = replace(QUICK.backoff, first_delay=(pause, 1.5 * pause), max_delay=longest)
+    return replace(QUICK, backoff=backoff, settle=0.0 if options.target.starts_emulator else 1.1)

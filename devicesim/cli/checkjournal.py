@@ -1,17 +1,20 @@
 """What a check makes in accounts that exist, written down before it is made: a killed check can still be tidied up."""
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 import trio
 
-from devicesim.cloud.account import AccountClient
+from devicesim.cloud.account import AccountClient, ControlPlaneError
 from devicesim.cloud.teardown import Made, remove
+from devicesim.conformance.player import Pace
+from devicesim.conformance.runner import NAME, SUBJECT
 from devicesim.errors import InputError
 from devicesim.fleet.target import Target
+from devicesim.pki.identity import load_certificates
 
 
 class Journal:
@@ -20,11 +23,10 @@ class Journal:
     It is deleted at the end when everything that it names was removed.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Nothing is written before the first :meth:`add`."""
+    def __init__(self, path: Path, left: Callable[[], bool]) -> None:
+        """Nothing is written before the first :meth:`add`. ``left`` is asked at the end whether anything is left."""
         self.path = path
-        self.keep = True
-        """Whether the file stays; cleared by whoever knows that all is removed."""
+        self._left = left
         self._file: TextIO | None = None
 
     def add(self, made: Sequence[Made]) -> None:
@@ -48,7 +50,7 @@ class Journal:
     ) -> None:
         if self._file is not None:
             self._file.close()
-            if not self.keep:
+            if not self._left():
                 self.path.unlink(missing_ok=True)
 
 
@@ -70,11 +72,11 @@ def read_journal(path: Path) -> list[Made]:
     return made
 
 
-async def remove_all(made: Sequence[Made], target: Target) -> list[str]:
+async def remove_all(made: Sequence[Made], target: Target, pace: Pace) -> list[str]:
     """Remove what a journal names; what could not be removed, one line each.
 
-    Raises :class:`InputError` for an account that the fleet file does not have, before anything is removed, and
-    :class:`~devicesim.errors.TargetError` for credentials of another account.
+    Raises :class:`InputError` for an account that the fleet file does not have, and for what no check makes, before
+    anything is removed; :class:`~devicesim.errors.TargetError` for credentials of another account.
     """
     notes: list[str] = []
     accounts = dict.fromkeys(each.account for each in made)
@@ -84,16 +86,44 @@ async def remove_all(made: Sequence[Made], target: Target) -> list[str]:
             f"account {unknown[0]!r} of the journal is not one of {', '.join(map(repr, target.accounts))}",
             hint="name the FLEET that was checked",
         )
-    for name in accounts:
-        with closing(AccountClient(target.accounts[name])) as client:
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(closing(AccountClient(target.accounts[name], calls_per_second=pace.calls_per_second)))
+            for name in accounts
+        ]
+        for client in clients:
             await client.check_identity()
-            await remove(client, made, notes.append)
+            await _only_ours(client, made)
+        for client in clients:
+            await remove(client, made, notes.append, settle=pace.settle)
     return notes
 
 
-async def removed(path: Path, target: Target) -> list[str]:
+async def _only_ours(client: AccountClient, made: Sequence[Made]) -> None:
+    """A journal that was edited, or is another account's, must not delete what is in production."""
+    mine = [each for each in made if each.account == client.access.name]
+    named = [name for each in mine for name in (each.policy, *(thing for _, thing in each.things)) if name is not None]
+    foreign = [name for name in named if not name.startswith(f"{NAME}-")]
+    for ca_id in dict.fromkeys(each.ca_id for each in mine if each.ca_id is not None):
+        try:
+            answer = await client.call("describe_ca_certificate", certificateId=ca_id)
+        except ControlPlaneError as exc:
+            if exc.code != "ResourceNotFoundException":
+                raise
+        else:
+            (ca,) = load_certificates(answer["certificateDescription"]["certificatePem"].encode(), ca_id)
+            if not ca.subject.rfc4514_string().startswith(f"CN={SUBJECT} "):
+                foreign.append(ca_id)
+    if foreign:
+        raise InputError(
+            f"account {client.access.name!r}: {foreign[0]!r} was made by no check",
+            hint="name the .journal file that a check left, as it left it",
+        )
+
+
+async def removed(path: Path, target: Target, pace: Pace) -> list[str]:
     """Remove what the journal at ``path`` names, and the journal when nothing is left."""
-    notes = await remove_all(read_journal(path), target)
+    notes = await remove_all(read_journal(path), target, pace)
     if not notes:
         await trio.Path(path).unlink()
     return notes

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from devicesim import __version__
 from devicesim.cli.limits import raise_open_files
-from devicesim.cli.options import material_files, material_options
+from devicesim.cli.options import Seconds, material_files, material_options
 from devicesim.cli.output import EXIT_EXPECTATION, EXIT_INTERRUPTED, EXIT_OK
 from devicesim.cli.run import FILES_BESIDE_DEVICES, RECORD_NAME, execute
 from devicesim.cli.target import TargetOptions, target_options
@@ -29,11 +29,11 @@ from devicesim.fleet.identities import Material, MaterialFiles, load_material, m
 from devicesim.fleet.pacing import interleave
 from devicesim.fleet.recorded import RecordedRun, recorded_fleet
 from devicesim.fleet.runner import Run
-from devicesim.fleet.selection import of_fleet, of_group, of_record, select
+from devicesim.fleet.selection import check_group, of_fleet, of_record, select
 from devicesim.fleet.spec import Fleet, load_fleet
 from devicesim.fleet.target import Kind, accesses
 from devicesim.pki.identity import certificate_id
-from devicesim.record.facts import Note, RunFacts
+from devicesim.record.facts import Note, RunFacts, RunStatus
 from devicesim.record.store import RunReader, RunWriter
 from devicesim.report.diagnosis_document import document
 from devicesim.report.diagnosis_text import render
@@ -58,10 +58,15 @@ class _Options:
 @click.argument("wanted", metavar="[DEVICE]...", nargs=-1)
 @click.option("--group", metavar="NAME", help="All devices of this group.")
 @target_options
-@click.option("--no-control-plane", is_flag=True, help="Ask the accounts nothing but their endpoints.")
+@click.option(
+    "--no-control-plane",
+    is_flag=True,
+    help="Ask the accounts nothing; for a FLEET, whose devices must know what to dial, only who they are and for their"
+    " endpoints.",
+)
 @click.option(
     "--hold",
-    type=click.FloatRange(0, MOST_HELD_SECONDS),
+    type=Seconds(0, MOST_HELD_SECONDS),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
@@ -159,8 +164,12 @@ def _diagnose_record(path: Path, options: _Options) -> int:
         fleet = recorded_fleet(reader)
         material = _material_of_record(fleet, options.files)
         run = RecordedRun(reader, fleet, material)
+        unfinished = reader.run().status is RunStatus.RUNNING
     where = f"the run {str(path)!r}"
-    numbers = _recorded_devices(run, options, where)
+    groups = _groups(run, options, where)
+    numbers = _recorded_devices(run, options, groups, where)
+    if unfinished and run.was_set_up:
+        click.echo(f"devicesim: note: {where} goes on, or was killed: this is what it has seen so far", err=True)
     planes = None
     if not options.control_plane or target.starts_emulator:
         if options.control_plane:
@@ -171,7 +180,7 @@ def _diagnose_record(path: Path, options: _Options) -> int:
 
     async def work() -> list[Diagnosis]:
         if not run.was_set_up:
-            return diagnose_planned(run, clock=time.time)
+            return diagnose_planned(run, groups, clock=time.time)
         return await _diagnosed(run, numbers, planes, options)
 
     return trio.run(_main, work, options)
@@ -187,18 +196,23 @@ def _material_of_record(fleet: Fleet, files: MaterialFiles) -> Material | None:
         return None
 
 
-def _recorded_devices(run: RecordedRun, options: _Options, where: str) -> list[int]:
+def _groups(run: RecordedRun, options: _Options, where: str) -> list[str]:
+    """The groups that are meant: one of them, or all."""
+    known = run.fleet.file.groups
+    if options.group is None:
+        return list(known)
+    return [check_group(known, options.group, where)]
+
+
+def _recorded_devices(run: RecordedRun, options: _Options, groups: Sequence[str], where: str) -> list[int]:
     if not run.was_set_up:
         if options.wanted:
             raise InputError(f"{where} has no devices: its accounts could not be set up", hint="leave DEVICE out")
         return []
     if not run.devices:
         raise InputError(f"{where} has no devices: it ended before the first was started")
-    if options.group is not None:
-        pairs = [(number, device.group) for number, device in run.devices.items()]
-        return of_group(run.fleet.file.groups, options.group, pairs, where)
     if not options.wanted:
-        return list(run.devices)
+        return [number for number, device in run.devices.items() if device.group in groups]
     numbers = select(options.wanted, of_record(run.devices.values()), count=max(run.devices) + 1, where=where)
     for number in numbers:
         if number not in run.devices:
@@ -216,7 +230,6 @@ async def _diagnosed(
     issuer = run.issuer
     since, until = run.span or (time.time(), time.time())
     async with control_planes(
-        run.fleet,
         accounts,
         ca_id=None if issuer is None else certificate_id(issuer),
         since=since,
@@ -256,7 +269,8 @@ def _planned_devices(fleet: Fleet, material: Material, options: _Options) -> lis
     slots = interleave({name: group.count for name, group in fleet.file.groups.items()})
     where = str(fleet.path)
     if options.group is not None:
-        return of_group(fleet.file.groups, options.group, [(slot.device, slot.group) for slot in slots], where)
+        name = check_group(fleet.file.groups, options.group, where)
+        return [slot.device for slot in slots if slot.group == name]
     if options.wanted:
         devices = of_fleet(fleet, minter(fleet, material))
         return select(options.wanted, devices, count=len(slots), where=where)
@@ -301,7 +315,7 @@ async def _connect_and_diagnose(
             reader, fleet, material, prepared=prepared, held=options.hold > 0, address=target.address
         )
     if not recorded.was_set_up:
-        return diagnose_planned(recorded, clock=time.time)
+        return diagnose_planned(recorded, _groups(recorded, options, str(fleet.path)), clock=time.time)
     started = [number for number in numbers if number in recorded.devices]
     if not started:
         raise InputError(f"no device could be started: {'; '.join(recorded.errors)}")

@@ -1,5 +1,6 @@
 """Options that several verbs take, under the names that users know from openssl, curl and k6."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,18 @@ from devicesim.fleet.identities import MaterialFiles
 from devicesim.net.names import is_ip_literal
 
 Command = Callable[..., Any]
+
+
+class Seconds(click.FloatRange):
+    """A finite number of seconds: ``nan`` is in every range, and ``inf`` in every one without an end."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 def material_options(function: Command) -> Command:

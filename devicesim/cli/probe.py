@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import trio
 from cryptography import x509
 from rich.console import Console, RenderableType
 
-from devicesim.cli.options import host_and_port
+from devicesim.cli.options import Seconds, host_and_port
 from devicesim.cli.probemeaning import ALPN_PORT, MQTT_ALPN, Story, exit_code
 from devicesim.cli.probetext import document, ending, title, told
 from devicesim.errors import KeyMaterialError
@@ -40,19 +39,6 @@ CLOSE_SECONDS = 2.0
 _TLS_VERSIONS: Mapping[str, TLSVersion] = {"1.2": "TLSv1.2", "1.3": "TLSv1.3"}
 _MQTT_VERSIONS: Mapping[str, Version] = {"3.1.1": "3.1.1", "4": "3.1.1", "5": "5"}
 """4 is what 3.1.1 calls itself on the wire, and what emqtt-bench calls it."""
-
-
-class _Seconds(click.FloatRange):
-    """A finite number of seconds: ``nan`` is in every range, and ``inf`` in every one without an end."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = float(super().convert(value, param, ctx))
-        if not math.isfinite(seconds):
-            self.fail(f"{value!r} is not a number of seconds", param, ctx)
-        return seconds
-
 
 _FILE = click.Path(path_type=Path)
 
@@ -102,14 +88,14 @@ def _check_alpn(_ctx: click.Context, _param: click.Parameter, protocols: tuple[s
 @click.option("--keepalive", type=click.IntRange(0, 65_535), default=60, show_default=True, metavar="SECONDS")
 @click.option(
     "--hold",
-    type=_Seconds(min=0),
+    type=Seconds(min=0),
     default=0.0,
     metavar="SECONDS",
     help="Stay connected so long, tell what happens.",
 )
 @click.option(
     "--deadline",
-    type=_Seconds(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -5,6 +5,7 @@ most of these operations at 10 to 15 a second (aws-iot-behaviour.md §6), more w
 """
 
 import functools
+import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,13 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from devicesim.cloud.turns import Turns
 from devicesim.errors import TargetError
 
 PARALLEL_CALLS = 8
 MAX_THROTTLED_TRIES = 100
 """Some three minutes of one call: AWS allows 10 of most a second to an account, however many a fleet needs."""
+_LOOK_AGAIN_SECONDS = 0.05
 _PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
 
 
@@ -60,9 +63,13 @@ class AccountClient:
     Most are of AWS IoT (:meth:`call`, :meth:`pages`); of other services there is :meth:`ask`.
     """
 
-    def __init__(self, access: AccountAccess) -> None:
+    def __init__(self, access: AccountAccess, *, calls_per_second: float | None = None) -> None:
+        """``calls_per_second`` is the most of each operation: quotas are shared with the account's other users."""
         self.access = access
         self._limiter = trio.CapacityLimiter(PARALLEL_CALLS)
+        self._turns = Turns(calls_per_second)
+        self._abandoned: list[threading.Event] = []
+        """Set when a call ends that nobody waits for any more."""
         try:
             core = botocore.session.Session()
             core.register_component("data_loader", _service_models())
@@ -115,11 +122,11 @@ class AccountClient:
         paginator = self._clients["iot"].get_paginator(operation)
         pages = iter(paginator.paginate(**parameters))
         while True:
-            page = await self._run(functools.partial(next, pages, None), operation, {})
-            if page is None:
-                return
+            page = await self._run(functools.partial(next, pages, {}), operation, {})
             for item in page.get(key, ()):
                 yield item
+            if not (page.get("nextMarker") or page.get("nextToken")):
+                return  # the paginator would say so without a call, but only when it has its turn
 
     async def check_identity(self) -> None:
         """Raise :class:`TargetError` unless the credentials are for the account that the fleet file names."""
@@ -130,6 +137,14 @@ class AccountClient:
                 f"the fleet file says {self.access.account_id}",
                 hint="correct accounts.*.id or accounts.*.profile",
             )
+
+    async def idle(self) -> None:
+        """Wait until calls that were cancelled have come to their end: what they make is made then."""
+        while self._abandoned:
+            if self._abandoned[-1].is_set():
+                self._abandoned.pop()
+            else:
+                await trio.sleep(_LOOK_AGAIN_SECONDS)
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -142,10 +157,23 @@ class AccountClient:
 
     async def _run(self, function: Any, operation: str, parameters: Mapping[str, Any]) -> Any:
         where = f"account {self.access.name!r} ({self.access.account_id}, {self.access.region}): {operation}"
+        await self._turns.take(operation)
+        begun, ended = threading.Lock(), threading.Event()
+
+        def work() -> Any:
+            if not begun.acquire(blocking=False):
+                return None  # cancelled before it began
+            try:
+                return function(**parameters)
+            finally:
+                ended.set()
+
         try:
-            return await trio.to_thread.run_sync(
-                functools.partial(function, **parameters), limiter=self._limiter, abandon_on_cancel=True
-            )
+            return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+        except trio.Cancelled:
+            if not begun.acquire(blocking=False):
+                self._abandoned.append(ended)
+            raise
         except ClientError as exc:
             error = exc.response.get("Error", {})
             code, text = str(error.get("Code", "")), str(error.get("Message", ""))

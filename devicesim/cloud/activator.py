@@ -26,6 +26,8 @@ from devicesim.pki.identity import Identity, certificate_pem
 Note = Callable[[str], None]
 """Takes one line for the record."""
 
+REGISTERED = "$aws/events/certificates/registered"
+"""Topic of the event, the CA's id below it."""
 RECONNECT_SECONDS = 1.0
 FIRST_CONNECT_TRIES = 10
 """A policy that was just attached may take some seconds to be in force."""
@@ -75,7 +77,7 @@ class Activator:
         while True:
             try:
                 async with self._connect(identity, context, deadlines) as mqtt, trio.open_nursery() as nursery:
-                    await mqtt.subscribe(f"$aws/events/certificates/registered/{self.plan.ca_id}", 1)
+                    await mqtt.subscribe(f"{REGISTERED}/{self.plan.ca_id}", 1)
                     connected = True
                     if not subscribed:
                         subscribed = True
@@ -132,13 +134,16 @@ async def activate(client: AccountClient, certificate_id: str, policy_name: str)
     await client.call("update_certificate", certificateId=certificate_id, newStatus="ACTIVE")
 
 
-def registered_certificate(payload: bytes, ca_id: str) -> str | None:
-    """The certificate id of a ``registered`` event that asks for activation, or ``None`` for anything else."""
+def registered_certificate(payload: bytes, ca_id: str | None) -> str | None:
+    """The certificate id of a ``registered`` event that asks for activation, or ``None`` for anything else.
+
+    ``ca_id`` is the CA whose certificates are meant; ``None``: any.
+    """
     try:
         event = json.loads(payload)
     except ValueError:
         return None
-    if not isinstance(event, dict) or event.get("caCertificateId") != ca_id:
+    if not isinstance(event, dict) or ca_id not in (None, event.get("caCertificateId")):
         return None
     certificate = event.get("certificateId")
     pending = event.get("certificateStatus") == "PENDING_ACTIVATION"
@@ -154,9 +159,27 @@ async def activator_identity(
     Self-signed and registered without a CA (aws-iot-behaviour.md §1.4), so its key never leaves this process. What
     cannot be removed is told by ``note``, not raised: what the devices did stands all the same.
     """
-    identity = self_signed(name, not_before=now - timedelta(minutes=5), not_after=now + _VALIDITY)
+    identity = new_watcher(name, now)
     target = client.access.arn(f"cert/{identity.certificate_id}")
-    topic = f"$aws/events/certificates/registered/{ca_id}"
+    try:
+        await let_watch(client, identity, name, ca_id)
+        yield identity
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_SECONDS) as scope:
+            await _remove(client, name, identity.certificate_id, target, note)
+        if scope.cancelled_caught:
+            note(f"policy {name!r} and certificate {identity.certificate_id} are left: no answer in time")
+
+
+def new_watcher(name: str, now: datetime) -> Identity:
+    """A self-signed certificate that lasts for a while."""
+    return self_signed(name, not_before=now - timedelta(minutes=5), not_after=now + _VALIDITY)
+
+
+async def let_watch(client: AccountClient, identity: Identity, name: str, ca_id: str) -> None:
+    """Register a watcher's certificate without CA, with a policy of its own called ``name``: it may connect under that
+    name and be told of what is registered under the CA (``*``: any). Raises ``TargetError``."""
+    topic = f"{REGISTERED}/{ca_id}"
     document = {
         "Version": "2012-10-17",
         "Statement": [
@@ -165,18 +188,12 @@ async def activator_identity(
             {"Effect": "Allow", "Action": "iot:Receive", "Resource": client.access.arn(f"topic/{topic}")},
         ],
     }
-    try:
-        await client.call("create_policy", policyName=name, policyDocument=json.dumps(document))
-        await client.call(
-            "register_certificate_without_ca", certificatePem=certificate_pem(identity.certificate), status="ACTIVE"
-        )
-        await client.call("attach_policy", policyName=name, target=target)
-        yield identity
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_SECONDS) as scope:
-            await _remove(client, name, identity.certificate_id, target, note)
-        if scope.cancelled_caught:
-            note(f"policy {name!r} and certificate {identity.certificate_id} are left: no answer in time")
+    await client.call("create_policy", policyName=name, policyDocument=json.dumps(document))
+    await client.call(
+        "register_certificate_without_ca", certificatePem=certificate_pem(identity.certificate), status="ACTIVE"
+    )
+    target = client.access.arn(f"cert/{identity.certificate_id}")
+    await client.call("attach_policy", policyName=name, target=target)
 
 
 async def _remove(client: AccountClient, name: str, certificate: str, target: str, note: Note) -> None:

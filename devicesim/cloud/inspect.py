@@ -15,20 +15,27 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from devicesim.cloud.account import AccountClient
-from devicesim.cloud.asking import Asker, reason
+from devicesim.cloud.asking import Asker, answered_in_time, reason
 from devicesim.cloud.clock import endpoint_and_clock
 from devicesim.cloud.connectpolicy import why_denied
 from devicesim.cloud.inspecttemplate import template_evidence
 from devicesim.cloud.inspecttrail import Trail, Window, log_events
 from devicesim.cloud.leaf import signed_by
-from devicesim.diagnosis.evidence import AccountEvidence, CAEvidence, RecordEvidence
+from devicesim.diagnosis.evidence import AccountEvidence, CAEvidence, LogEvent, ProvisioningEvent, RecordEvidence
 from devicesim.errors import KeyMaterialError, TargetError
 from devicesim.pki.identity import load_certificates
 
 MOST_CAS = 50
 """CA certificates of an account that are looked at: AWS describes ten a second, and a listing has no subjects."""
-_OF_THE_DEVICE = ("iot:certificate.", "iot:connection.thing.", "iot:clientid", "iot:certificateid")
+CLOCK_SECONDS = 1.0
+"""A clock that is told in whole seconds says nothing of less."""
+PAGE = 250
+"""The most that AWS IoT's listings take for a page (botocore, D)."""
+MOST_PAGES = 20
+_OF_THE_DEVICE = ("iot:certificate.", "iot:clientid", "iot:certificateid")
 """Policy variables that TestAuthorization misses only where the device itself has no value for them."""
+_OF_ITS_THING = "iot:connection.thing."
+"""Those that have a value only where the client id is the name of a thing of the certificate (§5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +69,18 @@ class Inspector:
         client: AccountClient,
         *,
         ca_id: str | None,
-        planned_mode: str | None,
         since: float,
         until: float,
         clock: Callable[[], float],
     ) -> None:
-        """``ca_id`` is that of the fleet's CA, ``planned_mode`` the one in which the fleet file wants it here; the
-        devices tried to connect from ``since`` to ``until``, in seconds since the Unix epoch, as ``clock`` tells."""
+        """``ca_id`` is that of the fleet's CA; the devices tried to connect from ``since`` to ``until``, in seconds
+        since the Unix epoch, as ``clock`` tells."""
         self._client = client
         self._ca_id = ca_id
-        self._planned_mode = planned_mode
+        self._span = since, until
         self._clock = clock
         self._asker = Asker(client)
-        self._trail = Trail(since=since, until=until, clock=clock)
+        self._trail: Trail | None = None
         self._lock = trio.Lock()
         self._reached: bool | None = None
         self._endpoint: str | None = None
@@ -105,7 +111,6 @@ class Inspector:
             cas=None,
             record_asked=False,
             record=None,
-            planned_mode=self._planned_mode,
             clock_offset=self._clock_offset,
             not_asked=tuple(asker.refused),
         )
@@ -115,16 +120,13 @@ class Inspector:
         record = None
         if answer.found is not None:
             record = await self._record(asker, answer.found["certificateDescription"], question)
-        common_name = None if question.leaf is None else _common_name(question.leaf)
         evidence = replace(
             evidence,
             cas=await self._cas(asker, question, record),
             record_asked=answer.refusal is None,
             record=record,
-            provisioning=await self._trail.about(asker, question.certificate_id, common_name, question.tries),
-            logs=await log_events(
-                asker, question.certificate_id, question.client_id, question.server_name, question.tries
-            ),
+            provisioning=await self._provisioning(asker, question),
+            logs=await self._logs(asker, question),
         )
         return replace(evidence, not_asked=tuple(asker.refused))
 
@@ -137,20 +139,55 @@ class Inspector:
 
     async def _ask_first(self) -> bool:
         try:
-            await self._client.check_identity()
+            with answered_in_time("get_caller_identity", self._client):
+                await self._client.check_identity()
         except TargetError as exc:  # nobody answers, or whoever does would answer for another account
             self._asker.refuse(f"nothing could be asked: {reason(exc)}")
             return False
         try:
-            self._endpoint, self._clock_offset = await endpoint_and_clock(self._client, self._clock)
+            with answered_in_time("describe_endpoint", self._client):
+                self._endpoint, self._clock_offset = await endpoint_and_clock(self._client, self._clock)
         except TargetError as exc:
             self._asker.refuse(reason(exc))
-        try:
-            pages = self._client.pages("list_ca_certificates", "certificates", PaginationConfig={"PageSize": 250})
-            self._listed = [str(each["certificateId"]) async for each in pages]
-        except TargetError as exc:
-            self._asker.refuse(f"list_ca_certificates: {reason(exc)}")
+        since, until = self._span
+        self._trail = Trail(since=since - self._ahead, until=until - self._ahead, clock=self._their_clock)
+        listed = await self._asker.ask_pages(
+            "list_ca_certificates", "certificates", "nextMarker", most=MOST_PAGES, pageSize=PAGE
+        )
+        self._listed = None if listed is None else [str(each["certificateId"]) for each in listed]
         return True
+
+    # --- times ---
+
+    @property
+    def _ahead(self) -> float:
+        """Seconds by which this machine's clock is ahead of the control plane's, as far as that is more than noise."""
+        offset = self._clock_offset or 0.0
+        return offset if abs(offset) > CLOCK_SECONDS else 0.0
+
+    def _their_clock(self) -> float:
+        return self._clock() - self._ahead
+
+    def _here(self, when: datetime | None) -> float | None:
+        """A time of the control plane's, by the clock of this machine."""
+        return None if when is None else when.timestamp() + self._ahead
+
+    def _their_tries(self, question: Question) -> tuple[Window, ...]:
+        return tuple((begin - self._ahead, end - self._ahead) for begin, end in question.tries)
+
+    # --- what AWS has written down ---
+
+    async def _provisioning(self, asker: Asker, question: Question) -> tuple[ProvisioningEvent, ...] | None:
+        assert self._trail is not None  # _ask_first has made it
+        name = None if question.leaf is None else _common_name(question.leaf)
+        found = await self._trail.about(asker, question.certificate_id, name, self._their_tries(question))
+        return None if found is None else tuple(replace(each, time=each.time + self._ahead) for each in found)
+
+    async def _logs(self, asker: Asker, question: Question) -> tuple[LogEvent, ...] | None:
+        found = await log_events(
+            asker, question.certificate_id, question.client_id, question.server_name, self._their_tries(question)
+        )
+        return None if found is None else tuple(replace(each, time=each.time + self._ahead) for each in found)
 
     # --- CAs ---
 
@@ -217,18 +254,20 @@ class Inspector:
 
     async def _record(self, asker: Asker, description: Mapping[str, Any], question: Question) -> RecordEvidence:
         arn = self._client.access.arn(f"cert/{question.certificate_id}")
-        listed = (await asker.ask("list_principal_things", principal=arn)).found
-        things = None if listed is None else tuple(listed["things"])
+        listed = await asker.ask_pages(
+            "list_principal_things", "things", "nextToken", most=MOST_PAGES, principal=arn, maxResults=PAGE
+        )
+        things = None if listed is None else tuple(listed)
         documents = await self._policies(asker, arn, question.client_id, things or ())
-        allowed, why = await self._may_connect(asker, arn, question.client_id)
+        allowed, why = await self._may_connect(asker, arn, question.client_id, things or ())
         if allowed is False and not why:
             why = "" if documents is None else why_denied(documents, question.client_id, things or ())
         return RecordEvidence(
             status=str(description["status"]),
             mode=str(description.get("certificateMode", "DEFAULT")),
             ca_certificate_id=description.get("caCertificateId"),
-            created=_seconds(description.get("creationDate")),
-            modified=_seconds(description.get("lastModifiedDate")),
+            created=self._here(description.get("creationDate")),
+            modified=self._here(description.get("lastModifiedDate")),
             policies=None if documents is None else tuple(documents),
             connect_allowed=allowed,
             connect_reason=why,
@@ -245,7 +284,9 @@ class Inspector:
         attached = (await asker.ask("list_attached_policies", target=arn)).found
         return None if attached is None else {each["policyName"]: "" for each in attached["policies"]}
 
-    async def _may_connect(self, asker: Asker, arn: str, client_id: str) -> tuple[bool | None, str]:
+    async def _may_connect(
+        self, asker: Asker, arn: str, client_id: str, things: tuple[str, ...]
+    ) -> tuple[bool | None, str]:
         """What TestAuthorization says of iot:Connect; ``None`` where it could not be told, and why not."""
         resource = self._client.access.arn(f"client/{client_id}")
         answer = await asker.ask(
@@ -257,9 +298,9 @@ class Inspector:
         if answer.found is None:
             return None, ""
         (result,) = answer.found["authResults"]
-        unknown = [
-            each for each in result.get("missingContextValues", ()) if not each.lower().startswith(_OF_THE_DEVICE)
-        ]
+        # what is missing of a thing that the certificate has is missing to the test only
+        known = _OF_THE_DEVICE if client_id in things else (*_OF_THE_DEVICE, _OF_ITS_THING)
+        unknown = [each for each in result.get("missingContextValues", ()) if not each.lower().startswith(known)]
         match result["authDecision"]:
             case "ALLOWED":
                 return True, ""
@@ -283,7 +324,3 @@ def _parsed(pem: str) -> x509.Certificate | None:
 def _common_name(leaf: x509.Certificate) -> str | None:
     found = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if found else None
-
-
-def _seconds(when: datetime | None) -> float | None:
-    return None if when is None else when.timestamp()

@@ -1,6 +1,7 @@
 """What AWS wrote down about a device: RegisterThing in CloudTrail, and the message broker's log in CloudWatch."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,8 @@ SLACK_SECONDS = 2.0
 _ID = "AWS::IoT::Certificate::Id"
 _COMMON_NAME = "AWS::IoT::Certificate::CommonName"
 _AUTHENTICATION = "Connection.AuthNError"
+_PLAIN = re.compile(r"[\w.:/@+= -]{1,256}", re.ASCII)
+"""What means itself in a filter pattern; a certificate is found without its client id as well."""
 
 Window = tuple[float, float]
 """Begin and end of a try, in seconds since the Unix epoch."""
@@ -33,7 +36,7 @@ class Trail:
 
     def __init__(self, *, since: float, until: float, clock: Callable[[], float]) -> None:
         """``since`` and ``until``: when the first of the devices began, and the last ended. All in seconds since the
-        Unix epoch, which ``clock`` tells."""
+        Unix epoch by the clock of the control plane, which ``clock`` tells."""
         self._since = since
         self._until = until
         self._clock = clock
@@ -61,24 +64,21 @@ class Trail:
         return found
 
     async def _look_up(self, asker: Asker) -> None:
-        asked: dict[str, Any] = {
-            "LookupAttributes": [{"AttributeKey": "EventName", "AttributeValue": "RegisterThing"}],
-            "StartTime": int(self._since - SLACK_SECONDS),
-            "EndTime": int(self._until + JITP_SECONDS),
-        }
-        events: list[Mapping[str, Any]] = []
-        for _ in range(MOST_PAGES):
-            answer = await asker.ask("lookup_events", service="cloudtrail", **asked)
-            if answer.found is None:
-                self._refused = tuple(asker.refused) or ("lookup_events: not there",)
-                return
-            events += answer.found["Events"]
-            if "NextToken" not in answer.found:
-                break
-            asked["NextToken"] = answer.found["NextToken"]
-        else:
-            self._refused = (f"lookup_events: there were more than {len(events)} events; the latest were read",)
-        self._events = [json.loads(each["CloudTrailEvent"]) for each in reversed(events)]
+        events = await asker.ask_pages(
+            "lookup_events",
+            "Events",
+            "NextToken",
+            service="cloudtrail",
+            most=MOST_PAGES,
+            LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": "RegisterThing"}],
+            StartTime=int(self._since - SLACK_SECONDS),
+            EndTime=int(self._until + JITP_SECONDS),
+        )
+        self._refused = tuple(asker.refused)
+        if events is not None:
+            self._events = [json.loads(each["CloudTrailEvent"]) for each in reversed(events)]
+        elif not self._refused:
+            self._refused = ("lookup_events: not there",)
 
 
 def _provisioning(
@@ -103,48 +103,35 @@ def _moment(text: str) -> float:
 async def log_events(
     asker: Asker, certificate_id: str, client_id: str, server_name: str | None, tries: Sequence[Window]
 ) -> tuple[LogEvent, ...] | None:
-    """The broker's entries about one device while it tried, oldest first; ``None`` where there is no log to read.
+    """The broker's entries about one device while it tried, oldest first; ``None`` where there is no log to read: AWS
+    IoT makes none until it is told to.
 
     ``Connect`` and ``Disconnect`` name the certificate and the client. An AuthNError names neither (§8): it is taken
     for the device's when it has its server name and came during one of its tries, and when there are not more of them
-    than tries; else whose they are is not told.
+    than tries; else whose they are is not told. Times are by the clock of the control plane.
     """
     if not tries:
         return ()
-    pattern = " || ".join(
-        f'($.{name} = "{value}")'
-        for name, value in (("principalId", certificate_id), ("clientId", client_id), ("eventType", _AUTHENTICATION))
-        if '"' not in value
+    named = [("principalId", certificate_id), ("eventType", _AUTHENTICATION)]
+    if _PLAIN.fullmatch(client_id):
+        named.append(("clientId", client_id))
+    pattern = " || ".join(f'($.{name} = "{value}")' for name, value in named)
+    entries = await asker.ask_pages(
+        "filter_log_events",
+        "events",
+        "nextToken",
+        service="logs",
+        most=MOST_PAGES,
+        logGroupName=LOG_GROUP,
+        startTime=int((tries[0][0] - SLACK_SECONDS) * 1000),
+        endTime=int((tries[-1][1] + SLACK_SECONDS) * 1000),
+        filterPattern=f"{{ {pattern} }}",
     )
-    asked: dict[str, Any] = {
-        "logGroupName": LOG_GROUP,
-        "startTime": int((tries[0][0] - SLACK_SECONDS) * 1000),
-        "endTime": int((tries[-1][1] + SLACK_SECONDS) * 1000),
-        "filterPattern": f"{{ {pattern} }}",
-    }
-    entries: list[Mapping[str, Any]] = []
-    for _ in range(MOST_PAGES):
-        answer = await asker.ask("filter_log_events", service="logs", **asked)
-        if answer.refusal is not None:
-            return None
-        if answer.found is None:
-            asker.refuse(
-                f"filter_log_events: there is no log group {LOG_GROUP}: AWS IoT logs nothing until it is told to"
-                " (aws iot set-v2-logging-options)"
-            )
-            return None
-        entries += answer.found["events"]
-        if "nextToken" not in answer.found:
-            break
-        asked["nextToken"] = answer.found["nextToken"]
+    if entries is None:
+        return None
     own, errors = [], []
     for entry in entries:
-        try:
-            members = json.loads(entry["message"])
-        except ValueError:
-            continue  # whatever else is written to that group
-        if not isinstance(members, dict):
-            continue
+        members = _members(entry["message"])
         at = entry["timestamp"] / 1000
         if members.get("eventType") != _AUTHENTICATION:
             if members.get("principalId") == certificate_id or members.get("clientId") == client_id:
@@ -156,6 +143,15 @@ async def log_events(
         asker.refuse(f"filter_log_events: {told}: whose they are is not told")
         errors = []
     return tuple(sorted((*own, *errors), key=lambda each: each.time))
+
+
+def _members(message: str) -> Mapping[str, Any]:
+    """Those of an entry that is AWS IoT's; none of whatever else is written to that group."""
+    try:
+        members = json.loads(message)
+    except ValueError:
+        return {}
+    return members if isinstance(members, dict) else {}
 
 
 def _may_be_of(members: Mapping[str, Any], at: float, server_name: str | None, tries: Sequence[Window]) -> bool:

@@ -1,7 +1,7 @@
 """A device's certificate as evidence, and whose signature it bears. Pure."""
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from devicesim.cloud.jitptemplate import subject_parameters
@@ -22,10 +22,9 @@ def leaf_evidence(certificate: x509.Certificate) -> LeafEvidence:
 
 def signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
     """Whether the CA's key verifies the certificate, whatever the two are called."""
-    algorithm = certificate.signature_hash_algorithm
-    parameters = certificate.signature_algorithm_parameters
     message, signature = certificate.tbs_certificate_bytes, certificate.signature
     try:
+        algorithm, parameters = certificate.signature_hash_algorithm, certificate.signature_algorithm_parameters
         match ca.public_key():
             case ec.EllipticCurvePublicKey() as key if isinstance(parameters, ec.ECDSA):
                 key.verify(signature, message, parameters)
@@ -33,6 +32,6 @@ def signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
                 key.verify(signature, message, parameters, algorithm)
             case _:
                 return False
-    except InvalidSignature:
+    except (InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

@@ -8,8 +8,8 @@ What should happen is the oracle's word (:func:`devicesim.rules.expect`) on the 
 connects.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -68,6 +68,10 @@ class RecordStatus(StrEnum):
     ACTIVE = "ACTIVE"
     DENIED = "DENIED"
     """ACTIVE, without a policy."""
+    BARRED = "BARRED"
+    """ACTIVE, with a policy for another client id than the device's."""
+    VISITED = "VISITED"
+    """ACTIVE through JITP: the device has been there, and was let in in the end."""
     PENDING = "PENDING_ACTIVATION"
     """Only IoT Core makes such records: an earlier connection is what does it."""
     INACTIVE = "INACTIVE"
@@ -75,6 +79,18 @@ class RecordStatus(StrEnum):
     TRANSFER = "PENDING_TRANSFER"
     DELETED = "DELETED"
     """Was registered, and deleted again."""
+
+    @property
+    def as_held(self) -> str | None:
+        """As AWS spells it; ``None``: there is no record."""
+        if self is RecordStatus.DELETED:
+            return None
+        return "ACTIVE" if self in (RecordStatus.DENIED, RecordStatus.BARRED, RecordStatus.VISITED) else self.value
+
+    @property
+    def by_connecting(self) -> bool:
+        """Whether the device makes the record, by a connection, and not the account's owner."""
+        return self in (RecordStatus.PENDING, RecordStatus.VISITED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +180,8 @@ class Act(StrEnum):
     """TLS, and no CONNECT."""
     LIVE = "live"
     """Connects, stays, and its certificate is set INACTIVE meanwhile."""
+    LIVE_REVOKED = "live-revoked"
+    """The same, and it is set REVOKED."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +200,11 @@ class Case:
         act = "" if self.act is Act.CONNECT else f"-{self.act}"
         activated = "-activated" if self.activated else ""
         return f"{self.world.name}/{self.state.name}{act}{activated}/{self.link.name}/{self.transport.name}"
+
+    @property
+    def barred(self) -> bool:
+        """Whether the device's client id is another than its policy is for."""
+        return any(record.status is RecordStatus.BARRED for record in self.state.records.values())
 
     @property
     def roles(self) -> frozenset[Role]:
@@ -231,7 +254,7 @@ def mixed_case(name: str) -> str:
 def expectation(case: Case, places: Mapping[Role, Place]) -> Expectation:
     """What the oracle says of the case. ``places`` are the accounts that there are, among them those of its roles.
 
-    A connection without CONNECT, and one whose certificate is set INACTIVE, are judged by rows of their own.
+    A connection without CONNECT, and one whose certificate is deactivated, are judged by rows of their own.
     """
     expected = rules.expect(
         [_view(case, role, place) for role, place in places.items()],
@@ -240,27 +263,31 @@ def expectation(case: Case, places: Mapping[Role, Place]) -> Expectation:
         chain_sent=case.link.chain,
         mqtt_version=case.transport.mqtt,
     )
-    if case.act is Act.HANDSHAKE:
-        return Expectation(
-            outcome=DeviceOutcome.REFUSED,
-            account=None,
-            mode=None,
-            thing=None,
-            first_try="closed_before_connack",
-            row=rules.HANDSHAKE_ONLY,
-            rests_on=(expected.row,),
-        )
-    if case.act is Act.LIVE:
-        return Expectation(
-            outcome=expected.outcome,
-            account=expected.account,
-            mode=expected.mode,
-            thing=None,
-            first_try=expected.first_try,
-            row=rules.DEACTIVATED_LIVE,
-            rests_on=(expected.row, *expected.rests_on),
-        )
-    return expected
+    match case.act:
+        case Act.HANDSHAKE:
+            return Expectation(
+                outcome=DeviceOutcome.REFUSED,
+                account=None,
+                mode=None,
+                thing=None,
+                first_try="closed_before_connack",
+                row=rules.HANDSHAKE_ONLY,
+                rests_on=(expected.row,),
+            )
+        case Act.LIVE | Act.LIVE_REVOKED:
+            return replace(
+                expected, thing=None, row=rules.DEACTIVATED_LIVE, rests_on=(expected.row, *expected.rests_on)
+            )
+        case Act.CONNECT:
+            return replace(expected, rests_on=(*expected.rests_on, *_unmeasured(case.transport, expected)))
+
+
+def _unmeasured(transport: Transport, expected: Expectation) -> Iterator[rules.Row]:
+    """What nobody is known to have tried over this transport."""
+    if transport.mqtt == "5" and expected.first_try == "closed_before_connack":
+        yield rules.MQTT5_CLOSE
+    if transport.port == 443 and {rules.JITP, rules.JITR, rules.JITR_NOBODY} & set(expected.rests_on):
+        yield rules.JIT_ON_443
 
 
 def _view(case: Case, role: Role, place: Place) -> AccountView:
@@ -291,12 +318,11 @@ def _view(case: Case, role: Role, place: Place) -> AccountView:
 
 def _certificate(case: Case, role: Role) -> CertificateView | None:
     record = case.state.records.get(role)
-    if record is None or record.status is RecordStatus.DELETED:
+    status = None if record is None else record.status.as_held
+    if record is None or status is None:
         return None
-    denied = record.status is RecordStatus.DENIED
-    return CertificateView(
-        status="ACTIVE" if denied else record.status.value, mode=record_mode(case, role), policy_allows=not denied
-    )
+    denied = record.status in (RecordStatus.DENIED, RecordStatus.BARRED)
+    return CertificateView(status=status, mode=record_mode(case, role), policy_allows=not denied)
 
 
 def record_mode(case: Case, role: Role) -> rules.Mode:

@@ -1,12 +1,13 @@
 """Which cases there are: worlds × records × server names, over the transports. Pure.
 
 Every combination that can be set up is there on the plain transport (TLS 1.3, MQTT 3.1.1, port 8883). On each of the
-seven others stands one case for every pair of a row of the oracle and a kind of server name: what the transport could
-change is how a row looks on the wire, not which row holds.
+seven others stands one case for every row of the oracle, with what follows from it, and every kind of server name: what
+the transport could change is how a row looks on the wire, not which row holds.
 """
 
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Literal
 
@@ -78,11 +79,14 @@ REGIONS = (
     World(name="C1-two-regions", holders={"a": _default(), "o": _default()}),
     World(name="C2-two-regions", holders={"a": _sni_only(), "o": _default()}),
 )
-OFF = (
+OFF_ALONE = (
     World(name="C1-inactive", holders={"a": _default(Provisioning.JITR, Then.INACTIVE)}),
     World(name="C1-disabled", holders={"a": _default(Provisioning.JITR, Then.DISABLED)}),
     World(name="C2-inactive", holders={"a": _sni_only(Provisioning.JITR, Then.INACTIVE)}),
     World(name="C2-disabled", holders={"a": _sni_only(Provisioning.JITR, Then.DISABLED)}),
+)
+OFF_BESIDE = (
+    # although another account holds it ACTIVE
     World(
         name="C3-a-inactive",
         holders={"a": _default(Provisioning.JITR, Then.INACTIVE), "b": _sni_only(Provisioning.JITR)},
@@ -95,7 +99,12 @@ OFF = (
         name="C4-a-inactive",
         holders={"a": _sni_only(Provisioning.JITR, Then.INACTIVE), "b": _sni_only(Provisioning.JITR)},
     ),
+    World(
+        name="C4-a-disabled",
+        holders={"a": _sni_only(Provisioning.JITR, Then.DISABLED), "b": _sni_only(Provisioning.JITR)},
+    ),
 )
+OFF = (*OFF_ALONE, *OFF_BESIDE)
 GONE = (
     # the CA was here, records under it still are
     World(name="C0-after-C1", holders={"a": _default(Provisioning.JITR, Then.DELETED)}),
@@ -148,6 +157,17 @@ UNDER_B = (
     State(name="active-inactive-in-b", records=_on("a", RecordStatus.ACTIVE) | _on("b", RecordStatus.INACTIVE)),
     State(name="active-revoked-in-b", records=_on("a", RecordStatus.ACTIVE) | _on("b", RecordStatus.REVOKED)),
 )
+BARRED = State(name="barred", records=_on("a", RecordStatus.BARRED))
+VISITED = State(name="visited", records=_on("a", RecordStatus.VISITED))
+VISITED_BOTH = State(name="visited-both", records=_on("a", RecordStatus.VISITED) | _on("b", RecordStatus.VISITED))
+ABROAD = (
+    State(name="active-in-o", records=_on("o", RecordStatus.ACTIVE)),
+    State(name="visited-in-o", records=_on("o", RecordStatus.VISITED)),
+)
+HERE_AND_ABROAD = (
+    State(name="active-o-too", records=_on("a", RecordStatus.ACTIVE) | _on("o", RecordStatus.ACTIVE)),
+    State(name="visited-o-too", records=_on("a", RecordStatus.VISITED) | _on("o", RecordStatus.VISITED)),
+)
 PENDING_BESIDE = (
     State(name="pending-active-in-b", records=_on("a", RecordStatus.PENDING) | _on("b", RecordStatus.ACTIVE)),
     State(name="active-pending-in-b", records=_on("a", RecordStatus.ACTIVE) | _on("b", RecordStatus.PENDING)),
@@ -156,21 +176,26 @@ PENDING_BESIDE = (
 # --- what is dialled and sent ---
 
 A_OWN, B_OWN = Link(dials="a", sni=SNI.OWN), Link(dials="b", sni=SNI.OWN)
+A_MIXED, A_NONE, A_UNKNOWN = (Link(dials="a", sni=sni) for sni in (SNI.MIXED_CASE, SNI.NONE, SNI.UNKNOWN))
+A_FOR_B = Link(dials="a", sni=SNI.OTHER, other="b")
+A_FOR_O = Link(dials="a", sni=SNI.OTHER_REGION, other="o")
 LINKS: tuple[Link, ...] = (
     A_OWN,
     Link(dials="a", sni=SNI.OWN, chain=False),
-    Link(dials="a", sni=SNI.MIXED_CASE),
-    Link(dials="a", sni=SNI.OTHER, other="b"),
+    A_MIXED,
+    A_FOR_B,
     Link(dials="a", sni=SNI.OTHER, other="x"),
-    Link(dials="a", sni=SNI.NONE),
+    A_NONE,
     Link(dials="a", sni=SNI.NONE, chain=False),
-    Link(dials="a", sni=SNI.UNKNOWN),
-    Link(dials="a", sni=SNI.OTHER_REGION, other="o"),
+    A_UNKNOWN,
+    A_FOR_O,
     Link(dials="a", sni=SNI.IP),
     Link(dials="a", sni=SNI.TRAILING_DOT),
     B_OWN,
     Link(dials="x", sni=SNI.OWN),
 )
+CROSSED = (Link(dials="b", sni=SNI.OTHER, other="a"), Link(dials="b", sni=SNI.NONE), Link(dials="x", sni=SNI.NONE))
+"""Another account's address: the server name decides, or that there is none, not what is dialled (§10d)."""
 OTHER_DOOR = (
     Link(dials="o", sni=SNI.OWN),
     Link(dials="o", sni=SNI.NONE),
@@ -181,15 +206,22 @@ OTHER_DOOR = (
 
 def _plain() -> Iterator[Case]:
     """Everything, on the plain transport."""
-    yield from _cases((C0,), (NEW, *ALONE), LINKS)
+    yield from _cases((C0,), (NEW, *ALONE), (*LINKS, *CROSSED))
     for world in BASE[Provisioning.JITP]:
         yield from _cases((world,), (NEW, *UNDER_A, *ALONE), LINKS)
+        yield from _cases((world,), (NEW, ACTIVE), CROSSED)
+        # the client id is not what decides the account, so only where one decides
+        yield from _cases((world,), (BARRED,), (A_OWN, A_MIXED, A_NONE))
+        yield from _cases((world,), (VISITED,), (A_OWN, A_NONE, A_FOR_B, B_OWN))
         if "b" in world.holders:
             yield from _cases((world,), UNDER_B, LINKS)
+            yield from _cases((world,), (VISITED_BOTH,), (A_OWN, A_NONE, A_FOR_B, B_OWN))
         yield from _cases((world,), (TRANSFER,), (A_OWN,))
         # a handshake is nothing, and a live connection ends with its certificate
-        yield Case(world=world, state=NEW, link=A_OWN, act=Act.HANDSHAKE)
-        yield Case(world=world, state=ACTIVE, link=A_OWN, act=Act.LIVE)
+        for link in (A_OWN, A_NONE, A_UNKNOWN, A_FOR_B):
+            yield Case(world=world, state=NEW, link=link, act=Act.HANDSHAKE)
+        for act in (Act.LIVE, Act.LIVE_REVOKED):
+            yield Case(world=world, state=ACTIVE, link=A_OWN, act=act)
     for world in BASE[Provisioning.JITR]:
         yield from _cases((world,), (NEW, PENDING), LINKS)
         for link in LINKS:
@@ -200,8 +232,10 @@ def _plain() -> Iterator[Case]:
     for world in BASE[Provisioning.LATE_JITP]:
         yield from _cases((world,), (PENDING,), LINKS)
     yield from _cases(REGIONS, (NEW,), (*LINKS, *OTHER_DOOR))
+    yield from _cases(REGIONS, ABROAD, (A_OWN, A_NONE, A_FOR_O, *OTHER_DOOR))
+    yield from _cases(REGIONS[1:], (VISITED, *HERE_AND_ABROAD), (A_OWN, A_NONE, A_FOR_O, *OTHER_DOOR))
     yield from _cases(OFF, (NEW, ACTIVE, PENDING), LINKS)
-    yield from _cases(OFF[4:], UNDER_B[:1], LINKS)
+    yield from _cases(OFF_BESIDE, UNDER_B[:1], LINKS)
     yield from _cases(GONE, (NEW, ACTIVE, PENDING), LINKS)
     yield from _cases(MOVED, (NEW, ACTIVE, BOTH_ACTIVE), LINKS)
 
@@ -212,20 +246,14 @@ def _cases(worlds: Iterable[World], states: Iterable[State], links: Iterable[Lin
 
 
 def _over_transports(plain: Sequence[Case]) -> Iterator[Case]:
-    """One case for each row, kind of server name and act, on each of the other transports."""
+    """One case for each row with what follows from it, kind of server name and act, on each other transport."""
     first: dict[tuple[object, ...], Case] = {}
     for case in plain:
-        row = expectation(case, STAND_INS).row
-        first.setdefault((row.id, case.link.sni, case.link.dials == "o", case.act, case.activated), case)
+        expected = expectation(case, STAND_INS)
+        rows = (expected.row, *expected.rests_on)
+        first.setdefault((rows, case.link.sni, case.link.dials == "o", case.act, case.activated), case)
     for case, transport in product(first.values(), TRANSPORTS[1:]):
-        yield Case(
-            world=case.world,
-            state=case.state,
-            link=case.link,
-            transport=transport,
-            act=case.act,
-            activated=case.activated,
-        )
+        yield replace(case, transport=transport)
 
 
 def matrix() -> tuple[Case, ...]:

@@ -1,13 +1,21 @@
 """How the cases came out. Pure data, and the judgement of each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from devicesim.conformance.cases import SNI_WORDS, Act, Case, Link, Place, Role
-from devicesim.outcome import Attempt, DeviceOutcome, FailureKind, Holding
-from devicesim.record.verdict import DeviceFacts, describe, describe_failure, judge
-from devicesim.rules import Expectation, Row
+from devicesim.conformance.cases import SNI, SNI_WORDS, Act, Case, Link, Place, Role
+from devicesim.outcome import Attempt, DeviceOutcome, FailureKind, Holding, Stage
+from devicesim.record.verdict import DeviceFacts, describe, describe_failure, judge, outcome_of
+from devicesim.rules import MQTT5_CLOSE, Expectation, FirstTry, Row
+
+NOT_AUTHORIZED = 0x87
+"""What CONNACK says to an MQTT 5 device that no policy lets in (aws-iot-behaviour.md §5, S)."""
+_LOOKS: Mapping[FirstTry, str] = {
+    "accepted": "to be accepted",
+    "closed_before_connack": "a close before CONNACK",
+    "connack_refused": f"CONNACK {NOT_AUTHORIZED:#04x}",
+}
 
 
 class Status(StrEnum):
@@ -28,11 +36,21 @@ class Seen:
     """What one case saw, and what the accounts hold of its certificate."""
 
     certificate_id: str
+    thing: str
+    """Name of the thing that JITP is to attach."""
+    abroad: frozenset[str]
+    """Accounts in other Regions than the one dialled."""
     attempts: tuple[Attempt, ...]
     before: tuple[Holding, ...]
     after: tuple[Holding, ...]
+    events: int | None = None
+    """How often accounts told of the certificate's registration; ``None``: nobody listened, or how often they should is
+    not known."""
+    events_due: int = 0
+    """How often they should have: at least so often, but 0 is never."""
     disconnected_after: float | None = None
-    """Of a live connection: seconds from the certificate's deactivation to its end; ``None``: it went on."""
+    """Of a live connection: seconds from the certificate's deactivation to its end; ``None``: it went on, or had ended
+    before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +138,7 @@ def unjudged(case: Case, expected: Expectation, place: Place, sni: str, server_n
 def expected_text(case: Case, expected: Expectation) -> str:
     if case.act is Act.HANDSHAKE:
         return "nothing is registered"
-    if case.act is Act.LIVE:
+    if case.act is not Act.CONNECT:
         return "accepted, then disconnected"
     return describe(expected.outcome, expected.account, expected.mode, expected.thing)
 
@@ -130,12 +148,13 @@ def judged(
 ) -> CaseResult:
     """The result of a case that ran. ``addressed`` is the account whose endpoint was sent, ``real`` whether it is
     AWS's: only AWS can prove an inferred row wrong, an emulator cannot."""
-    observed, reason = _compare(case, expected, seen, addressed)
+    observed, reason, of_the_wire = _compare(case, expected, seen, addressed, real=real)
     status = Status.AGREES
     if reason:
-        status = Status.ORACLE_WRONG if real and _rests_on_inference(expected) else Status.DISAGREES
-        if _no_answer(seen):
-            status = Status.DISAGREES  # whatever the row says, no rule of IoT Core was seen at work
+        rows = [row for row in (expected.row, *expected.rests_on) if of_the_wire or row is not MQTT5_CLOSE]
+        # when nobody answered, no rule of IoT Core was seen at work, whatever the row says
+        wrong_oracle = real and any(row.inferred for row in rows) and any(_answered(case, a) for a in seen.attempts)
+        status = Status.ORACLE_WRONG if wrong_oracle else Status.DISAGREES
     return replace(
         result,
         observed=observed,
@@ -149,13 +168,14 @@ def judged(
     )
 
 
-def _compare(case: Case, expected: Expectation, seen: Seen, addressed: str | None) -> tuple[str, str]:
-    """What was observed, and what is wrong with it; the latter empty when nothing is."""
-    if case.act is Act.HANDSHAKE:
-        return _compare_handshake(seen)
-    if case.act is Act.LIVE:
-        return _compare_live(seen)
-    facts = DeviceFacts(device=0, certificate_id=seen.certificate_id, addressed=addressed)
+def _compare(
+    case: Case, expected: Expectation, seen: Seen, addressed: str | None, *, real: bool
+) -> tuple[str, str, bool]:
+    """What was observed, what is wrong with it (empty when nothing is), and whether that is only how it looked."""
+    if case.act is not Act.CONNECT:
+        observed, wrong = _compare_handshake(seen) if case.act is Act.HANDSHAKE else _compare_live(seen, real=real)
+        return observed, wrong or _told_otherwise(seen), False
+    facts = DeviceFacts(device=0, certificate_id=seen.certificate_id, addressed=addressed, abroad=seen.abroad)
     verdict = judge(facts, seen.attempts, seen.after, expected, before=seen.before)
     last = seen.attempts[-1].failure if seen.attempts else None
     thing = verdict.thing is not None if verdict.outcome is DeviceOutcome.PROVISIONED else None
@@ -166,19 +186,67 @@ def _compare(case: Case, expected: Expectation, seen: Seen, addressed: str | Non
         thing if expected.thing is not None else None,
         failure=last if verdict.outcome is not expected.outcome else None,
     )
-    wire = _wire_difference(expected, seen) if verdict.agrees else ""
-    return observed, verdict.reason or wire
+    wrong = (
+        verdict.reason
+        or _other_thing(expected, seen, verdict.thing)
+        or _changed(seen, but=expected.account)
+        or _told_otherwise(seen)
+    )
+    if wrong:
+        return observed, wrong, False
+    wire = _wire_difference(case, expected, seen, real=real)
+    return observed, wire, bool(wire)
 
 
-def _wire_difference(expected: Expectation, seen: Seen) -> str:
-    """A refusal that looks otherwise than it should: CONNACK with a code in place of a close, or the reverse."""
-    first = seen.attempts[0].failure if seen.attempts else None
-    if first is None or expected.first_try == "accepted" or first.kind.value == expected.first_try:
+def _other_thing(expected: Expectation, seen: Seen, thing: str | None) -> str:
+    if not expected.thing or thing == seen.thing:
         return ""
-    if first.kind is FailureKind.CONNECTION_RESET and expected.first_try == "closed_before_connack":
-        return ""  # a close with our bytes unread
-    wanted = expected.first_try.replace("_", " ")
-    return f"expected {wanted} on the first try; {describe_failure(first.kind, first.stage)}"
+    return f"JITP attached the thing {thing!r}; the template makes {seen.thing!r}"
+
+
+def _changed(seen: Seen, *, but: str | None) -> str:
+    """A record that had nothing to do with the connection, and is not what it was."""
+    now = {each.account: each for each in seen.after}
+    for each in seen.before:
+        then, found = (each.status, each.mode), now.get(each.account)
+        if each.account != but and (found is None or (found.status, found.mode) != then):
+            became = "is gone" if found is None else f"is {found.status} ({found.mode}) now"
+            return f"its record in {each.account} was {each.status} ({each.mode}), and {became}"
+    return ""
+
+
+def _told_otherwise(seen: Seen) -> str:
+    if seen.events is None or (seen.events >= seen.events_due and bool(seen.events) is bool(seen.events_due)):
+        return ""
+    times = f"the registered event was published {seen.events} time{'s' if seen.events != 1 else ''}"
+    if not seen.events_due:
+        return f"{times}, for a certificate that was not registered by connecting"
+    return f"{times}, for {seen.events_due} dropped connections"
+
+
+def _wire_difference(case: Case, expected: Expectation, seen: Seen, *, real: bool) -> str:
+    """A try that looks otherwise than it should: CONNACK with a code in place of a close, or the reverse; or one that
+    is refused where it should have been let in at once, unless AWS may still be catching up with the setup."""
+    answered = [each for each in seen.attempts if _answered(case, each)]
+    for number, each in enumerate(answered, 1):
+        if each.failure is None or _looks_as(each, expected.first_try) or (expected.first_try == "accepted" and real):
+            continue
+        words = describe_failure(each.failure.kind, each.failure.stage)
+        if each.connack_code is not None:
+            words += f" with code {each.connack_code:#04x}"
+        return f"expected {_LOOKS[expected.first_try]} on try {number}; {words}"
+    return ""
+
+
+def _looks_as(attempt: Attempt, first_try: FirstTry) -> bool:
+    """Whether a refused try looks as the oracle says of the first."""
+    assert attempt.failure is not None
+    kind, stage = attempt.failure.kind, attempt.failure.stage
+    if first_try == "connack_refused":
+        return kind is FailureKind.CONNACK_REFUSED and attempt.connack_code == NOT_AUTHORIZED
+    # a server that closes with our bytes unread resets
+    reset = kind is FailureKind.CONNECTION_RESET and stage in (Stage.CONNECT, Stage.CONNACK)
+    return first_try == "closed_before_connack" and (kind is FailureKind.CLOSED_BEFORE_CONNACK or reset)
 
 
 def _compare_handshake(seen: Seen) -> tuple[str, str]:
@@ -188,28 +256,33 @@ def _compare_handshake(seen: Seen) -> tuple[str, str]:
         return words, f"the handshake was to succeed; {words}"
     made = [each for each in seen.after if each.account not in {before.account for before in seen.before}]
     if not made:
-        return "nothing is registered", ""
+        return "nothing is registered", _changed(seen, but=None)
     where = ", ".join(f"{each.account} ({each.status})" for each in made)
     return f"registered in {where}", f"a handshake without CONNECT was registered in {where}"
 
 
-def _compare_live(seen: Seen) -> tuple[str, str]:
-    failure = seen.attempts[-1].failure if seen.attempts else None
-    if not seen.attempts or seen.attempts[-1].connack_code != 0:
-        words = "not started" if failure is None else describe_failure(failure.kind, failure.stage)
+def _compare_live(seen: Seen, *, real: bool) -> tuple[str, str]:
+    last = seen.attempts[-1] if seen.attempts else None
+    failure = last.failure if last is not None else None
+    words = "not started" if failure is None else describe_failure(failure.kind, failure.stage)
+    if last is None or last.connack_code != 0:
         return words, f"expected to be accepted first; {words}"
-    if seen.disconnected_after is None:
-        return "accepted, and stays connected", "its certificate is no longer ACTIVE, and it stays connected"
-    return "accepted, then disconnected", ""
+    if seen.disconnected_after is not None:
+        late = "" if real or len(seen.attempts) == 1 else "accepted only after it had been refused"
+        return "accepted, then disconnected", late
+    if failure is not None:
+        return f"accepted; {words}", f"the connection ended before its certificate was deactivated; {words}"
+    return "accepted, and stays connected", "its certificate is no longer ACTIVE, and it stays connected"
 
 
-def _rests_on_inference(expected: Expectation) -> bool:
-    return any(row.inferred for row in (expected.row, *expected.rests_on))
-
-
-def _no_answer(seen: Seen) -> bool:
-    """No try came as far as TLS: the target, or the way to it, is what failed."""
-    return bool(seen.attempts) and not any(attempt.tls_version for attempt in seen.attempts)
+def _answered(case: Case, attempt: Attempt) -> bool:
+    """Whether a try came as far as the target's deciding."""
+    if attempt.failure is None or attempt.connack_code is not None:
+        return True
+    if attempt.failure.kind in (FailureKind.SERVER_NAME_MISMATCH, FailureKind.SERVER_CERTIFICATE_UNTRUSTED):
+        # what a front door shows to whom it does not know by name is up to it
+        return case.link.sni not in (SNI.OWN, SNI.MIXED_CASE)
+    return outcome_of(attempt.failure) is DeviceOutcome.REFUSED
 
 
 def _try(attempt: Attempt) -> str:

@@ -25,8 +25,10 @@ from devicesim.diagnosis.scales import HINT, PROOF, USUAL
 from devicesim.outcome import Attempt, Failure, FailureKind, Stage
 from devicesim.rules import read_server_name
 
+JITP_SECONDS = 3.0
+"""JITP is usually done after 1 to 3 s (§3): who gives up sooner may have missed it."""
 PROVISIONING_SECONDS = 10.0
-"""JITP is usually done after 1 to 3 s (§3): what is not done after so long has not come off."""
+"""What is not done after so long has not come off."""
 LOG_SECONDS = 60.0
 """How long before the first try an entry of a log may be and still be about it."""
 
@@ -180,6 +182,11 @@ class Case:
     """What IoT Core should have done with the last try; ``None``: not enough is known."""
 
     @property
+    def place_name(self) -> str:
+        """That account, for people."""
+        return "the account" if self.place is None else self.place.name
+
+    @property
     def failure(self) -> Failure | None:
         return None if self.last is None else self.last.failure
 
@@ -217,6 +224,11 @@ class Case:
         return any(Stage.TLS in attempt.reached for attempt in self.evidence.attempts)
 
     @property
+    def elsewhere(self) -> bool:
+        """Another account than the one dialled decides: what it does, it does to a device that is not meant for it."""
+        return self.decider is not None and self.dialled is not None and self.decider is not self.dialled
+
+    @property
     def right_name(self) -> bool:
         """The server name sent is the endpoint of the account dialled."""
         return self.dialled is not None and self.sent is not None and _same(self.dialled.endpoint, self.sent)
@@ -234,6 +246,15 @@ class Case:
     def no_record(self) -> bool:
         """The account was asked, and has no record of the certificate."""
         return self.place is not None and self.place.record_asked and self.place.record is None
+
+    @property
+    def from_outside(self) -> bool:
+        """No account says anything of the certificate, it was turned away more than once, and some account may have
+        done that."""
+        place = self.place
+        asked = place is not None and place.record_asked
+        some = self.decider is not None or place is None or place.cas is None
+        return self.tries > 1 and not asked and some
 
     @property
     def signers(self) -> tuple[CAEvidence, ...]:
@@ -276,10 +297,10 @@ class Case:
     def activated_after_last_try(self) -> bool | None:
         """Whether an ACTIVE record came to be so only after the last try; ``None``: it is not ACTIVE, or not known."""
         record, last = self.record, self.last
-        if record is None or record.status != "ACTIVE" or last is None:
+        if record is None or record.status != "ACTIVE" or last is None or record.changed is None:
             return None
-        changed = record.modified if record.modified is not None else record.created
-        return None if changed is None else changed >= last.start - SLACK_SECONDS
+        # within what clocks can tell, a try has made it so, or a call of the API came before all tries
+        return record.changed >= last.start + (SLACK_SECONDS if record.never_pending else -SLACK_SECONDS)
 
     @property
     def last_provisioning(self) -> ProvisioningEvent | None:
@@ -324,8 +345,15 @@ def read(evidence: DeviceEvidence) -> Case:
         decider=decider,
         place=decider or dialled,
         proof=proof,
-        expected=oracle.reading(evidence, dialled) if saw is Sight.REFUSED else None,
+        expected=oracle.reading(evidence, dialled) if _dropped(saw, failure) else None,
     )
+
+
+def _dropped(saw: Sight, failure: Failure | None) -> bool:
+    """It was refused after its CONNECT, and for nothing but who it is: of that alone the oracle speaks."""
+    if saw is not Sight.REFUSED or failure is None or failure.kind is FailureKind.TLS_ALERT:
+        return False
+    return telling(failure) in (Telling.NONE, Telling.NOT_AUTHORIZED)
 
 
 def _same(endpoint: str | None, name: str) -> bool:

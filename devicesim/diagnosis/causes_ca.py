@@ -69,18 +69,15 @@ def _no_ca(case: Case, scales: Scales, place: AccountEvidence) -> None:
         return
     planned = " (as the fleet file says)" if place.planned_mode is None else ""
     scales.speaks_for(case.proof, f"the CA is not registered in {place.name} ({place.account_id}, {region}){planned}")
-    for other in case.evidence.accounts:
-        if other is place:
-            continue
-        held = next((ca for ca in other.cas or () if ca.signed_leaf), None)
-        if held is not None or other.record is not None:
-            what = f"the CA ({held.mode})" if held is not None else "the certificate"
-            differs = "account and Region" if other.region != region else "account"
-            scales.speaks_for(
-                HINT, f"{other.name} in {other.region} has {what}: another {differs}, it does not count here"
-            )
+    elsewhere = [
+        f"{other.name} in {other.region} ({held.mode})"
+        for other in case.evidence.accounts
+        if other is not place and (held := next((ca for ca in other.cas or () if ca.signed_leaf), None)) is not None
+    ]
+    if elsewhere:
+        scales.speaks_for(HINT, f"it is registered in {', '.join(elsewhere)}, which does not count here")
     mode = place.planned_mode or "SNI_ONLY"
-    scales.fix(f"register the CA in {place.name} in {region}, {mode}", commands.register_ca(region, mode))
+    scales.fix(f"register the CA in {place.name} in {region}, {mode}", _register(place, mode))
 
 
 def _from_outside(case: Case, scales: Scales, place: AccountEvidence) -> None:
@@ -115,7 +112,7 @@ def issuer(case: Case) -> Finding | None:
             )
         scales.fix(
             f"register in {place.name} the very CA that signed the certificate, not one of the same name",
-            commands.register_ca(place.region, place.planned_mode or "SNI_ONLY"),
+            _register(place),
         )
     if renamed and not case.signers:
         for ca in renamed:
@@ -217,11 +214,13 @@ def registration_refused(case: Case) -> Finding | None:
             )
             scales.fix(
                 f"register it SNI_ONLY in {place.name}, which any number of accounts may",
-                commands.register_ca(place.region, "SNI_ONLY"),
+                _register(place, "SNI_ONLY"),
             )
     for ca in otherwise:
         mode = place.planned_mode
-        scales.speaks_for(HINT, f"{named(ca)} is {ca.mode} in {place.name}, the fleet file wants {mode}")
+        # with a server name both modes do the same
+        weight = USUAL if case.sent is None and mode == "DEFAULT" else HINT
+        scales.speaks_for(weight, f"{named(ca)} is {ca.mode} in {place.name}, the fleet file wants {mode}")
         scales.fix(
             "a mode is changed by deleting the CA and registering it again; or correct the fleet file",
             commands.aws(
@@ -236,7 +235,7 @@ def registration_refused(case: Case) -> Finding | None:
     if not scales.fixes:
         scales.fix(
             f"register the CA in {place.name} again, and read what RegisterCACertificate says",
-            commands.register_ca(place.region, place.planned_mode or "SNI_ONLY"),
+            _register(place),
         )
     return scales.finding(catalogue.CA_REFUSED)
 
@@ -258,6 +257,11 @@ def _default_holder(case: Case, place: AccountEvidence) -> AccountEvidence | Non
         if holds and each is not place and each.region == place.region:
             return each
     return None
+
+
+def _register(place: AccountEvidence, mode: str | None = None) -> str:
+    """The command that registers the CA as the fleet file wants it, or in another mode."""
+    return commands.register_ca(place.region, mode or place.planned_mode or "SNI_ONLY", template=place.planned_template)
 
 
 def named(ca: CAEvidence) -> str:

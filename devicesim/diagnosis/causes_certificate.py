@@ -5,7 +5,7 @@
 from datetime import UTC, datetime
 
 from devicesim.diagnosis import catalogue, commands
-from devicesim.diagnosis.case import PROVISIONING_SECONDS, Case, Sight, Telling
+from devicesim.diagnosis.case import JITP_SECONDS, PROVISIONING_SECONDS, Case, Sight, Telling
 from devicesim.diagnosis.evidence import AccountEvidence, RecordEvidence
 from devicesim.diagnosis.findings import Finding
 from devicesim.diagnosis.scales import HINT, PROOF, USUAL, Scales
@@ -19,8 +19,7 @@ UNATTENDED_SECONDS = 30.0
 
 def policy(case: Case) -> Finding | None:
     """7: no policy, one that denies iot:Connect, a client id that is not what the policy asks for."""
-    scales, record, place = Scales(), case.record, case.place
-    name = "the account" if place is None else place.name
+    scales, record, name = Scales(), case.record, case.place_name
     if record is not None and record.status == "ACTIVE":
         _asked(case, scales, record, name)
     for event in case.logged:
@@ -35,7 +34,7 @@ def policy(case: Case) -> Finding | None:
         scales.speaks_for(USUAL, "the server sent the TLS alert access_denied")
     elif case.sight is Sight.LOST:
         _in_session(case, scales)
-    elif case.refused and not scales.supporting and (place is None or not place.record_asked) and case.tries > 1:
+    elif case.refused and not scales.supporting and case.from_outside:
         scales.speaks_for(HINT, "it was turned away as a device is whose policy does not let it connect")
     if not scales.supporting:
         return None
@@ -73,10 +72,12 @@ def _asked(case: Case, scales: Scales, record: RecordEvidence, name: str) -> Non
             )
     late = case.activated_after_last_try
     if record.connect_allowed is None and record.policies != () and case.refused and late is not True:
-        weight = USUAL if late is False else HINT
+        weight = USUAL if late is False or case.tried_for >= JITP_SECONDS else HINT
         scales.speaks_for(
             weight, f"the certificate is ACTIVE in {name}, and yet it is refused; its policy is not known"
         )
+    if record.policies == ():
+        return
     if record.connect_allowed is False and record.connect_reason:
         scales.speaks_for(HINT, record.connect_reason)
     if record.things is not None and wire.client_id not in record.things and record.connect_allowed is not True:
@@ -105,7 +106,7 @@ def _in_session(case: Case, scales: Scales) -> None:
 def certificate(case: Case) -> Finding | None:
     """13: INACTIVE, REVOKED, in transfer, never activated; expired or not yet valid; a clock that is wrong."""
     scales, place, record = Scales(), case.place, case.record
-    name = "the account" if place is None else place.name
+    name = case.place_name
     if record is not None and place is not None:
         _status(case, scales, place, record)
     _validity(case, scales)
@@ -121,7 +122,7 @@ def certificate(case: Case) -> Finding | None:
             break
     if case.alert in ("certificate_expired", "certificate_revoked"):
         scales.speaks_for(PROOF, f"the server sent the TLS alert {case.alert}")
-    if not scales.supporting and case.refused and case.tries > 1 and (place is None or not place.record_asked):
+    if case.refused and not scales.supporting and case.from_outside:
         scales.speaks_for(HINT, "it was turned away as a device is whose certificate is not ACTIVE")
     if not scales.supporting:
         return None

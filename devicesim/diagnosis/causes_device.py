@@ -2,10 +2,8 @@
 (aws-iot-behaviour.md §9: 1, 8, 11). Pure.
 """
 
-from itertools import pairwise
-
 from devicesim.diagnosis import catalogue
-from devicesim.diagnosis.case import PROVISIONING_SECONDS, Case, Sight, Telling
+from devicesim.diagnosis.case import JITP_SECONDS, PROVISIONING_SECONDS, Case, Sight, Telling
 from devicesim.diagnosis.causes_provisioning import is_throttled
 from devicesim.diagnosis.findings import Finding
 from devicesim.diagnosis.oracle import SLACK_SECONDS
@@ -25,25 +23,15 @@ def first_drop(case: Case) -> Finding | None:
     scales, wire = Scales(), case.evidence.wire
     if not case.refused or case.last is None:
         return None
-    name = "the account" if case.place is None else case.place.name
-    record, late = case.record, case.activated_after_last_try
+    name = case.place_name
     if case.tries == 1 and wire.tries_allowed == 1:
         scales.speaks_for(USUAL, "it connects once and takes the drop for final")
     elif case.tries == 1 and not case.still_trying:
         scales.speaks_for(HINT, "one try only is on record")
-    elif case.tries > 1 and case.tries >= wire.tries_allowed and case.tried_for < SLACK_SECONDS:
-        scales.speaks_for(USUAL, f"its {case.tries} tries were over after {case.tried_for:.1f} s; JITP takes 1 to 3 s")
-    if record is not None and record.status == "ACTIVE" and record.connect_allowed is not False:
-        if late:
-            patient = case.tried_for >= PROVISIONING_SECONDS
-            scales.speaks_for(
-                USUAL if patient else PROOF,
-                f"the certificate is ACTIVE in {name} since its last try: the next one gets in",
-            )
-        elif late is None and case.tries == 1:
-            scales.speaks_for(PROOF, f"the certificate is ACTIVE in {name} after its one try: the next one gets in")
-        elif late is None:
-            scales.speaks_for(HINT, f"the certificate is ACTIVE in {name} by now")
+    elif case.tries > 1 and case.tries >= wire.tries_allowed and case.tried_for < JITP_SECONDS:
+        told = f"its {case.tries} tries were over after {case.tried_for:.1f} s; provisioning takes 1 to 3 s"
+        scales.speaks_for(USUAL, told)
+    _active_by_now(case, scales, name)
     if not scales.supporting:
         return None
     if case.pending_for is not None and case.pending_for < PROVISIONING_SECONDS:
@@ -53,6 +41,23 @@ def first_drop(case: Case) -> Finding | None:
         "connect again after 3 to 5 s, then back off, 5 tries in all; in a fleet file: [retry] attempts = 5",
     )
     return scales.finding(catalogue.FIRST_DROP)
+
+
+def _active_by_now(case: Case, scales: Scales, name: str) -> None:
+    """Provisioning has come off, so that one more try would have been the one."""
+    record, last, late = case.record, case.last, case.activated_after_last_try
+    if record is None or last is None or record.status != "ACTIVE" or record.connect_allowed is False:
+        return
+    then = "the next one gets in" if record.connect_allowed else "the next one may get in"
+    if late:
+        surely = case.tries == 1 or (record.changed is not None and record.changed >= last.start)
+        sure = surely and record.connect_allowed and case.tried_for < PROVISIONING_SECONDS
+        scales.speaks_for(PROOF if sure else USUAL, f"the certificate is ACTIVE in {name} since its last try: {then}")
+    elif late is None and case.tries == 1:
+        weight = PROOF if record.connect_allowed else USUAL
+        scales.speaks_for(weight, f"the certificate is ACTIVE in {name} after its one try: {then}")
+    elif late is None:
+        scales.speaks_for(HINT, f"the certificate is ACTIVE in {name} by now")
 
 
 def _not_the_first_drop(case: Case, scales: Scales, name: str) -> None:
@@ -85,7 +90,7 @@ def _not_the_first_drop(case: Case, scales: Scales, name: str) -> None:
 def throttled(case: Case) -> Finding | None:
     """8: CONNECT 500/s an account and 1/s a client id; 15 registrations and 10 RegisterThing a second (§6)."""
     scales, fleet = Scales(), case.evidence.fleet
-    name = "the account" if case.place is None else case.place.name
+    name = case.place_name
     if case.sight not in (Sight.REFUSED, Sight.SILENT, Sight.LOST):
         return None
     if case.tells is Telling.QUOTA and case.failure is not None:
@@ -108,6 +113,9 @@ def throttled(case: Case) -> Finding | None:
         scales.speaks_against(PROOF, f"the certificate is {case.record.status} in {name}")
     if case.decider is None and (case.sent is None or case.endpoints_known):
         scales.speaks_against(USUAL, "no account answers to what it sends, so none throttles it")
+    template = None if case.provisioned_by is None else case.provisioned_by.template
+    if template is not None and (template.missing_parameters or template.missing_things or template.problems):
+        scales.speaks_against(PROOF, f"the template of {name} would fail for it at any rate of tries")
     scales.fix(
         f"start fewer than {REGISTER_THING_PER_SECOND} new devices a second and account (run --rate), back off with"
         " jitter, or have the quotas raised",
@@ -143,20 +151,30 @@ def _rates(case: Case, scales: Scales, name: str) -> None:
         scales.speaks_for(
             USUAL, f"{fleet.tries_per_second:.0f} connections came within a second; {CONNECTS_PER_SECOND} are taken"
         )
-    if case.tries > 1 and not case.no_record:  # counted once the certificate is authenticated
-        starts = [attempt.start for attempt in case.evidence.attempts]
-        gap = min(later - earlier for earlier, later in pairwise(starts))
-        if gap < 1 / CONNECTS_PER_CLIENT_ID:
-            scales.speaks_for(USUAL, f"its tries came {gap:.1f} s apart; one a second and client id is taken")
+    _one_client_id(case, scales)
     ready = record is not None and record.status == "ACTIVE" and record.connect_allowed
     if ready and case.activated_after_last_try is False and case.right_name:
         scales.speaks_for(HINT, f"the certificate is ACTIVE in {name} and may connect, and yet it was dropped")
 
 
+def _one_client_id(case: Case, scales: Scales) -> None:
+    """Its tries are counted once the certificate is authenticated, so never of one that is not ACTIVE."""
+    record, attempts = case.record, case.evidence.attempts
+    if case.tries < 2 or case.no_record or (record is not None and record.status != "ACTIVE"):
+        return
+    gap = attempts[-1].start - attempts[-2].start
+    if gap >= 1 / CONNECTS_PER_CLIENT_ID:
+        return
+    # one that was ACTIVE before its first try had that refused as well, which came after no other
+    since = None if record is None or case.activated_after_last_try is not False else record.changed
+    weight = USUAL if since is not None and since > attempts[0].start + SLACK_SECONDS else HINT
+    scales.speaks_for(weight, f"its last tries came {gap:.1f} s apart; one a second and client id is taken")
+
+
 def same_client_id(case: Case) -> Finding | None:
     """11: of two connections with one client id in an account the newer wins, and both come again (§5)."""
     scales, fleet, wire = Scales(), case.evidence.fleet, case.evidence.wire
-    name = "the account" if case.place is None else case.place.name
+    name = case.place_name
     if case.tells is Telling.TAKEN_OVER and case.failure is not None:
         scales.speaks_for(PROOF, f"the server disconnected it: {case.failure.detail}")
     for event in case.logged:

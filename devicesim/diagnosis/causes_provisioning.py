@@ -6,7 +6,7 @@ Both leave the certificate PENDING_ACTIVATION, and each further CONNECT repeats 
 import re
 
 from devicesim.diagnosis import catalogue, commands
-from devicesim.diagnosis.case import PROVISIONING_SECONDS, Case
+from devicesim.diagnosis.case import JITP_SECONDS, PROVISIONING_SECONDS, Case
 from devicesim.diagnosis.evidence import ProvisioningEvent, TemplateEvidence
 from devicesim.diagnosis.findings import Finding
 from devicesim.diagnosis.scales import HINT, PROOF, USUAL, Scales
@@ -34,14 +34,17 @@ def _said(event: ProvisioningEvent) -> str:
 def template_fails(case: Case) -> Finding | None:
     """5: a parameter that the subject lacks, a missing type, group or policy, a colliding thing name."""
     scales, template, event = Scales(), _template(case), case.last_provisioning
-    name = "the account" if case.place is None else case.place.name
+    name = case.place_name
     if template is not None:
         which = f"template {template.name!r}" if template.name else "the template"
         for parameter in template.missing_parameters:
-            scales.speaks_for(
-                case.proof, f"{which} of {name} wants {parameter}, which the certificate's subject does not have"
-            )
             attribute = parameter.rpartition("::")[2]
+            # some take it for the certificate's own serial number, which every certificate has (§3, ambiguous)
+            weight = min(case.proof, USUAL) if attribute == "SerialNumber" else case.proof
+            says = "" if case.evidence.leaf is None else f": {case.evidence.leaf.subject_text}"
+            scales.speaks_for(
+                weight, f"{which} of {name} wants {parameter}, which the certificate's subject does not have{says}"
+            )
             scales.fix(
                 f"issue certificates with {attribute} in their subject, or give the parameter a Default",
                 *_new_template(case, template),
@@ -62,13 +65,19 @@ def template_fails(case: Case) -> Finding | None:
     _against(case, scales, name)
     if is_role_error(event):
         scales.speaks_against(USUAL, "CloudTrail blames the role")
+    if not scales.fixes and case.place is not None:
+        scales.fix(
+            "read what RegisterThing says",
+            "aws cloudtrail lookup-events --lookup-attributes AttributeKey=EventName,AttributeValue=RegisterThing"
+            f" --region {case.place.region}",
+        )
     return scales.finding(catalogue.TEMPLATE)
 
 
 def role_fails(case: Case) -> Finding | None:
     """6: AWS IoT cannot assume the role, or the role may not do what the template asks."""
     scales, template, event = Scales(), _template(case), case.last_provisioning
-    name = "the account" if case.place is None else case.place.name
+    name = case.place_name
     role = "the role" if template is None or template.role_arn is None else template.role_arn
     if template is not None and template.role_problem is not None:
         scales.speaks_for(case.proof, f"{role}: {template.role_problem}")
@@ -81,7 +90,7 @@ def role_fails(case: Case) -> Finding | None:
     _against(case, scales, name)
     trusted = template is not None and template.role_asked and template.role_problem is None
     if trusted and not is_role_error(event):
-        scales.speaks_against(USUAL, f"IAM finds nothing wrong with {role}")
+        scales.speaks_against(HINT, f"iot.amazonaws.com may assume {role}; what that may do was not looked at")
     if event is not None and event.error is not None and not is_role_error(event):
         scales.speaks_against(USUAL, "CloudTrail blames something else")
     short_name = role.rpartition("/")[2] if "/" in role else "ROLE_NAME"
@@ -147,10 +156,9 @@ def _pending_long(case: Case, scales: Scales) -> None:
     pending = case.pending_for
     if pending is None or not case.refused:
         return
-    if pending >= PROVISIONING_SECONDS and case.tries > 1:
-        scales.speaks_for(USUAL, f"PENDING_ACTIVATION for {pending:.0f} s, and JITP takes 1 to 3 s")
-    elif pending >= PROVISIONING_SECONDS:
-        scales.speaks_for(HINT, f"PENDING_ACTIVATION for {pending:.0f} s, and JITP takes 1 to 3 s")
+    if pending > JITP_SECONDS:
+        weight = USUAL if pending >= PROVISIONING_SECONDS and case.tries > 1 else HINT
+        scales.speaks_for(weight, f"PENDING_ACTIVATION for {pending:.0f} s, and JITP takes 1 to 3 s")
 
 
 def _against(case: Case, scales: Scales, name: str) -> None:

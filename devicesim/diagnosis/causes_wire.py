@@ -55,7 +55,7 @@ def server_name(case: Case) -> Finding | None:
         )
     for event in case.logged:
         if event.reason == "SNI_MISUSED":
-            scales.speaks_for(PROOF, f"{_place(case)} logged SNI_MISUSED: {event.details}".rstrip(": "))
+            scales.speaks_for(PROOF, f"{case.place_name} logged SNI_MISUSED: {event.details}".rstrip(": "))
             break
     if case.alert == "unrecognized_name":
         scales.speaks_for(direct, "the server sent the TLS alert unrecognized_name")
@@ -143,7 +143,7 @@ def wrong_endpoint(case: Case) -> Finding | None:
         scales.speaks_for(USUAL, f"the name dialled does not exist: {case.failure.detail if case.failure else ''}")
     for event in case.logged:
         if event.reason.startswith("DOMAIN_CONFIGURATION_"):
-            scales.speaks_for(PROOF, f"{_place(case)} logged {event.reason}: {event.details}".rstrip(": "))
+            scales.speaks_for(PROOF, f"{case.place_name} logged {event.reason}: {event.details}".rstrip(": "))
             break
     if scales.supporting:
         wire = case.evidence.wire
@@ -255,7 +255,3 @@ def _owner(case: Case, name: str | None) -> AccountEvidence | None:
     if name is None:
         return None
     return next((each for each in case.evidence.accounts if (each.endpoint or "").lower() == name.lower()), None)
-
-
-def _place(case: Case) -> str:
-    return "the account" if case.place is None else case.place.name

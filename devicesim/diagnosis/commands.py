@@ -23,8 +23,8 @@ def cert_arn(region: str, account_id: str, certificate_id: str) -> str:
     return f"arn:{partition}:iot:{region}:{account_id}:cert/{certificate_id}"
 
 
-def register_ca(region: str, mode: str) -> str:
-    """Registering the CA, ACTIVE and with automatic registration."""
+def register_ca(region: str, mode: str, *, template: bool) -> str:
+    """Registering the CA, ACTIVE and with automatic registration; with a template for JITP."""
     return aws(
         "register-ca-certificate",
         region,
@@ -33,6 +33,7 @@ def register_ca(region: str, mode: str) -> str:
         verification_certificate="file://verification.pem" if mode == "DEFAULT" else False,
         set_as_active=True,
         allow_auto_registration=True,
+        registration_config="file://registration-config.json" if template else False,
     )
 
 

@@ -3,7 +3,7 @@
 Whoever gathers it (:mod:`devicesim.fleet.diagnose`, from a record or from a live connection, and
 :mod:`devicesim.cloud.inspect`, from control planes) fills in what could be had. **Absent is not the same as no**:
 ``None`` is what was not asked or could not be, and no cause may be argued from it; what would be needed to tell more
-is said instead. Times are seconds since the Unix epoch.
+is said instead. Times are seconds since the Unix epoch, by the clock of this machine.
 """
 
 from collections.abc import Mapping, Sequence
@@ -110,6 +110,16 @@ class RecordEvidence:
     """What speaks against it, in words: the policy's resource, a thing name that the client id is not."""
     things: tuple[str, ...] | None = None
 
+    @property
+    def never_pending(self) -> bool:
+        """It was ACTIVE from the beginning: registered by a call of the API, and by no try to connect."""
+        return self.status == "ACTIVE" and self.created is not None and self.modified == self.created
+
+    @property
+    def changed(self) -> float | None:
+        """When it came to be as it is, at the latest; ``None``: not known."""
+        return self.created if self.modified is None else self.modified
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvisioningEvent:
@@ -149,6 +159,8 @@ class AccountEvidence:
     """``None`` with :attr:`record_asked`: the account has none."""
     planned_mode: str | None = None
     """The mode in which the fleet file wants the CA here; ``None``: not to be registered."""
+    planned_template: bool = False
+    """The fleet file wants JITP here."""
     provisioning: tuple[ProvisioningEvent, ...] | None = None
     """Oldest first; ``None``: CloudTrail could not be asked."""
     logs: tuple[LogEvent, ...] | None = None
@@ -172,8 +184,6 @@ class FleetEvidence:
     peers: int = 0
     """Other devices of the run that do the same (its group)."""
     peers_accepted: int = 0
-    peers_failed_alike: int = 0
-    """Those that saw the same failure last."""
     errors: tuple[str, ...] = ()
     """Notes of kind ``error`` in the record: what setup or a control plane said."""
 
@@ -184,6 +194,8 @@ class DeviceEvidence:
 
     name: str
     """For people: ``device 7 (robot-000007)``."""
+    group: str
+    """Of the fleet file."""
     leaf: LeafEvidence | None
     """``None``: the certificate is not at hand (a record holds its id only)."""
     certificate_id: str | None
@@ -197,3 +209,5 @@ class DeviceEvidence:
     """Those of the fleet file. One without any answer has ``cas`` ``None`` and ``record_asked`` false."""
     now: float
     fleet: FleetEvidence = field(default_factory=FleetEvidence)
+    never_started: str = ""
+    """Why it has no try, where that is known."""

@@ -53,10 +53,14 @@ class Diagnosis:
     """Why one device is not connected; nothing in :attr:`findings` when it is."""
 
     device: str
+    group: str
+    """Of the fleet file."""
     connected: bool
     """The last try was accepted, and lasted as long as it was watched."""
     seen: str
     """What the device saw last, in one line."""
+    tries: int
+    """How many it made."""
     findings: tuple[Finding, ...]
     """The likeliest first; those against which more speaks than for are left out."""
     would_need: tuple[str, ...]
@@ -67,3 +71,5 @@ class Diagnosis:
     like: str = ""
     """The device that this was found of, where this one was not looked at itself: in the record the two look alike.
     What is said of names and ids is that one's."""
+    devices: int = 1
+    """How many this is about: more than one where a group was never started."""

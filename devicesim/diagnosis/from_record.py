@@ -77,14 +77,20 @@ def device_evidence(
     asked. ``gave_up``: it had used up its tries, so that their number is the most it was allowed.
     """
     held = {holding.account: holding for holding in holdings if holding.certificate_id == device.certificate_id}
+    # no account knew it before the run, so that its first try is the one that was registered
+    created = attempts[0].start if attempts and device.expectation is None else None
     return DeviceEvidence(
         name=device_name(device),
+        group=group.name,
         leaf=None,
         certificate_id=device.certificate_id,
         wire=wire_evidence(device, group, accounts, tries_allowed=len(attempts) + (0 if gave_up else 1)),
         attempts=attempts,
         held_open=None,
-        accounts=[account_evidence(account, held.get(account.name), account.name in asked) for account in accounts],
+        accounts=[
+            account_evidence(account, held.get(account.name), account.name in asked, created=created)
+            for account in accounts
+        ],
         now=now,
         fleet=fleet or FleetEvidence(),
     )
@@ -116,8 +122,11 @@ def wire_evidence(
     )
 
 
-def account_evidence(account: AccountRecord, holding: Holding | None, asked: bool) -> AccountEvidence:
-    """An account as setup left it, with its record of the certificate as it was after the run."""
+def account_evidence(
+    account: AccountRecord, holding: Holding | None, asked: bool, *, created: float | None
+) -> AccountEvidence:
+    """An account as setup left it, with its record of the certificate as it was after the run, made at ``created`` if
+    that is known."""
     return AccountEvidence(
         name=account.name,
         account_id=account.account_id,
@@ -125,8 +134,9 @@ def account_evidence(account: AccountRecord, holding: Holding | None, asked: boo
         endpoint=account.endpoint,
         cas=() if account.ca_mode is None else (_shared_ca(account, account.ca_mode),),
         record_asked=asked,
-        record=None if holding is None else _record(account, holding),
+        record=None if holding is None else _record(account, holding, created),
         planned_mode=account.ca_mode,
+        planned_template=account.provisioning == "JITP",
     )
 
 
@@ -144,10 +154,12 @@ def _shared_ca(account: AccountRecord, mode: str) -> CAEvidence:
     )
 
 
-def _record(account: AccountRecord, holding: Holding) -> RecordEvidence:
+def _record(account: AccountRecord, holding: Holding, created: float | None) -> RecordEvidence:
+    pending = holding.status == "PENDING_ACTIVATION"
     return RecordEvidence(
         status=holding.status,
         mode=holding.mode or account.ca_mode or "SNI_ONLY",
         ca_certificate_id=None,
+        created=created if pending else None,  # of another status it is not known since when it has it
         things=holding.things or None,  # a record does not say whether none is none, or not asked
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from devicesim.diagnosis import commands
-from devicesim.diagnosis.case import Case, Sight
+from devicesim.diagnosis.case import JITP_SECONDS, Case, Sight
 from devicesim.diagnosis.evidence import AccountEvidence
 from devicesim.diagnosis.findings import Finding
 from devicesim.diagnosis.scales import PROOF
@@ -23,7 +23,7 @@ def _needs(case: Case) -> Iterator[str]:
     place = case.place
     match case.sight:
         case Sight.NOTHING:
-            yield "a try: the device was never started, or its only try was cut short"
+            yield "a try that came to its end: none is on record"
         case Sight.OURS:
             yield "a machine with room: this one ran out of files, ports or memory (devicesim doctor)"
             return
@@ -41,6 +41,8 @@ def _needs(case: Case) -> Iterator[str]:
         yield "the next try, which is due: provisioning may be under way"
     elif case.refused and case.tries == 1:
         yield "a second try, 3 to 5 s after the first: IoT Core drops every first connection of a new certificate"
+    if case.sight is Sight.SILENT:
+        yield "a longer wait for CONNACK; in a fleet file: deadlines.connack"
     if case.sight is Sight.LOST and case.evidence.held_open is None:
         yield "a longer hold: for how long a connection lasts tells who ends it"
     yield from _logs(case, place)
@@ -60,16 +62,35 @@ def _control_plane(place: AccountEvidence) -> Iterator[str]:
 
 
 def _logs(case: Case, place: AccountEvidence) -> Iterator[str]:
+    """What AWS itself has written down, where there is something for it to write."""
     if case.pending_for is not None:
-        ca = case.provisioned_by
-        if place.provisioning is None and (ca is None or ca.template is not None):
-            yield f"CloudTrail of {place.name}: what RegisterThing said (cloudtrail:LookupEvents)"
-        if ca is not None and ca.template is not None and not ca.template.role_asked:
-            yield f"IAM of {place.name}: whether the template's role can be assumed and may do it (iam:GetRole)"
-    if case.refused and place.logs is None and case.sent is not None and case.pending_for is None:
+        if case.pending_for > JITP_SECONDS:
+            yield from _of_provisioning(case, place)
+    elif (case.refused or case.sight is Sight.LOST) and not place.logs and case.decider is not None:
+        authentication = case.refused and case.sent is not None  # without a server name it is not logged (§8)
         set_level = commands.aws(
             "set-v2-logging-options",
             place.region,
-            event_configurations="eventType=Connection.AuthNError,logLevel=ERROR",
+            role_arn="ROLE_ARN",
+            default_log_level="ERROR" if case.refused else "INFO",
+            event_configurations="eventType=Connection.AuthNError,logLevel=ERROR" if authentication else False,
         )
-        yield f"AWS IoT's log in {place.name}: it names the reason of each refusal once it is on: {set_level}"
+        what = "refusal" if case.refused else "disconnect"
+        yield f"AWS IoT's log in {place.name}: it names the reason of each {what} once it is on: {set_level}"
+        if case.refused and case.record is not None and case.record.connect_allowed:
+            yield f"CloudWatch metrics of {place.name}, in AWS/IoT: Connect.Throttle and Connect.ClientIDThrottle"
+
+
+def _of_provisioning(case: Case, place: AccountEvidence) -> Iterator[str]:
+    ca = case.provisioned_by
+    if ca is not None and ca.template is None:
+        yield f"who activates it in {place.name}: the rule on $aws/events/certificates/registered/+ and its Lambda"
+    if place.provisioning is None and (ca is None or ca.template is not None):
+        yield f"CloudTrail of {place.name}: what RegisterThing said (cloudtrail:LookupEvents)"
+    if ca is None or ca.template is None:
+        return
+    if not ca.template.role_asked:
+        yield f"IAM of {place.name}: whether the template's role can be assumed and may do it (iam:GetRole)"
+    elif ca.template.role_problem is None:
+        role = ca.template.role_arn or "the role"
+        yield f"whether {role} may do what the template asks (AWSIoTThingsRegistration): that was not looked at"

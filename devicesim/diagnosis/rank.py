@@ -57,8 +57,10 @@ def diagnose(evidence: DeviceEvidence) -> Diagnosis:
     findings = tuple(sorted(found, key=lambda each: (-each.score, each.cause.number)))
     return Diagnosis(
         device=evidence.name,
+        group=evidence.group,
         connected=case.connected,
         seen=_seen(case),
+        tries=case.tries,
         findings=findings,
         would_need=() if case.connected else would_need(case, findings),
         oracle=_oracle(case),
@@ -78,21 +80,29 @@ def _in_its_place(case: Case, finding: Finding) -> Finding | None:
             supporting=tuple(replace(each, weight=HINT) for each in finding.supporting[:1]),
             opposing=tuple(replace(each, weight=HINT) for each in finding.opposing[:1]),
         )
+    if case.elsewhere and not own and finding.cause is not catalogue.SNI:
+        return replace(finding, supporting=tuple(replace(each, weight=HINT) for each in finding.supporting))
     return _with_oracle(case, finding)
 
 
 def _seen(case: Case) -> str:
     last, failure = case.last, case.failure
     if last is None:
-        return "never started"
-    times = f" on try {last.number}" if last.number > 1 else ""
+        why = case.evidence.never_started
+        return f"never started: {why}" if why else "no try on record"
     if failure is not None:
         detail = f": {failure.detail}" if failure.detail else ""
-        return f"{describe_failure(failure.kind, failure.stage)}{times}{detail}"
+        return f"{describe_failure(failure.kind, failure.stage)}{detail}"
     if case.sight is Sight.CONNECTED:
         held = case.evidence.held_open
-        return f"accepted{times}" + ("" if held is None else f", and open for {held:.0f} s")
-    return f"cut short{times}"
+        return f"accepted{_by_another(case)}" + ("" if held is None else f", and open for {held:.0f} s")
+    return "cut short"
+
+
+def _by_another(case: Case) -> str:
+    if not case.elsewhere or case.decider is None or case.dialled is None:
+        return ""
+    return f" by {case.decider.name}, though {case.dialled.name} is dialled"
 
 
 # --- the oracle ---
@@ -123,7 +133,7 @@ _NO_CA_THERE = frozenset({"C1.sB", "C2.sB", "C3.sX", "C4.sX", "default.sB.no-ca"
 def _with_oracle(case: Case, finding: Finding) -> Finding:
     """The oracle's row beside the evidence: that IoT Core should refuse just so is one more argument."""
     reading = case.expected
-    if reading is None or not reading.refuses:
+    if reading is None or not reading.as_it_should:
         return finding
     row = reading.expectation.row
     name = row.id.partition(".")[2]
@@ -144,5 +154,8 @@ def _oracle(case: Case) -> str:
     reading = case.expected
     if reading is None:
         return ""
-    word = "as IoT Core should" if reading.refuses else "not what IoT Core should do"
-    return f"{word}: {reading.expectation.row.says} ({reading.row})"
+    row = f"{reading.expectation.row.says} ({reading.row})"
+    if reading.as_it_should:
+        return f"as IoT Core should: {row}"
+    missing = f", but {reading.expectation.registered_in} has no record of it" if reading.registers else ""
+    return f"not what IoT Core should do: {row}{missing}"

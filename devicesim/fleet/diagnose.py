@@ -6,7 +6,7 @@ async with control_planes(accesses, ...) as planes:
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -21,11 +21,13 @@ from devicesim.diagnosis.findings import Diagnosis
 from devicesim.diagnosis.rank import diagnose
 from devicesim.errors import TargetError
 from devicesim.fleet.recorded import RecordedRun
-from devicesim.fleet.spec import Fleet
 
 EXAMPLES = 20
 """Devices that look alike in a record: so many of them are looked at one by one. Each takes some six calls to every
-account, and AWS answers ten of each a second."""
+account."""
+AT_ONCE = 8
+CALLS_PER_SECOND = 5.0
+"""Of each operation to an account of AWS, which answers ten (aws-iot-behaviour.md §6) to all who ask it."""
 
 
 class ControlPlanes:
@@ -66,12 +68,16 @@ class ControlPlanes:
                 self.unanswered[known.name] = said.not_asked[0]
             endpoint = said.endpoint or known.endpoint
             return replace(known, endpoint=endpoint, clock_offset=said.clock_offset, not_asked=said.not_asked)
-        return replace(said, endpoint=said.endpoint or known.endpoint)
+        return replace(
+            said,
+            endpoint=said.endpoint or known.endpoint,
+            planned_mode=known.planned_mode,
+            planned_template=known.planned_template,
+        )
 
 
 @asynccontextmanager
 async def control_planes(
-    fleet: Fleet,
     accesses: Mapping[str, AccountAccess],
     *,
     ca_id: str | None,
@@ -85,14 +91,12 @@ async def control_planes(
     refused: dict[str, str] = {}
     for name, access in accesses.items():
         try:
-            clients[name] = AccountClient(access)
+            clients[name] = AccountClient(access, calls_per_second=None if access.emulated else CALLS_PER_SECOND)
         except TargetError as exc:  # a profile that does not exist
             refused[name] = f"nothing could be asked: {reason(exc)}"
-    inspectors = {}
-    for name, client in clients.items():
-        mode = fleet.file.accounts[name].ca_mode
-        planned = None if mode == "none" else mode
-        inspectors[name] = Inspector(client, ca_id=ca_id, planned_mode=planned, since=since, until=until, clock=clock)
+    inspectors = {
+        name: Inspector(client, ca_id=ca_id, since=since, until=until, clock=clock) for name, client in clients.items()
+    }
     try:
         yield ControlPlanes(inspectors, refused)
     finally:
@@ -114,13 +118,21 @@ async def diagnose_devices(
     is told of the others; ``None`` is all.
     """
     found: dict[int, Diagnosis] = {}
+    limiter = trio.CapacityLimiter(AT_ONCE)
+
+    async def look_at(number: int) -> None:
+        async with limiter:
+            found[number] = await _diagnose(run, number, planes, clock)
+
     for alike in run.alike(numbers):
         looked_at = alike if examples is None else alike[:examples]
-        for number in looked_at:
-            found[number] = await _diagnose(run, number, planes, clock)
+        await look_at(looked_at[0])  # what is the same for all is asked once, not by eight side by side
+        async with trio.open_nursery() as nursery:
+            for number in looked_at[1:]:
+                nursery.start_soon(look_at, number)
         usual = _most_frequent([found[number] for number in looked_at])
         for number in alike[len(looked_at) :]:
-            found[number] = replace(usual, device=run.name(number), like=usual.device)
+            found[number] = replace(usual, device=run.name(number), tries=run.tries(number), like=usual.device)
     return [found[number] for number in numbers]
 
 
@@ -141,9 +153,10 @@ async def _diagnose(
     return diagnose(evidence)
 
 
-def diagnose_planned(run: RecordedRun, *, clock: Callable[[], float]) -> list[Diagnosis]:
-    """Of a run whose setup failed: what that means for each of its groups."""
-    return [diagnose(each) for each in run.planned(now=clock())]
+def diagnose_planned(run: RecordedRun, groups: Collection[str], *, clock: Callable[[], float]) -> list[Diagnosis]:
+    """Of a run whose setup failed: what that means for each of these groups."""
+    counts = run.fleet.file.groups
+    return [replace(diagnose(each), devices=counts[each.group].count) for each in run.planned(groups, now=clock())]
 
 
 def _most_frequent(diagnoses: Sequence[Diagnosis]) -> Diagnosis:

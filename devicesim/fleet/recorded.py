@@ -4,7 +4,7 @@ have it. What accounts say now is :mod:`devicesim.fleet.diagnose`'s to add.
 
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from devicesim.diagnosis.from_record import Rates, device_evidence, device_name
 from devicesim.errors import KeyMaterialError, RecordError
 from devicesim.fleet.identities import Material, Minter, client_id, minter
 from devicesim.fleet.spec import Fleet, FleetFile
+from devicesim.fleet.world import server_name
 from devicesim.outcome import Attempt, Holding, Stage
 from devicesim.record.facts import DeviceRecord, GroupRecord, Phase
 from devicesim.record.store import RunReader
@@ -83,7 +84,6 @@ class RecordedRun:
         self._names: Counter[tuple[str, str]] = Counter()
         self._in_group: Counter[str] = Counter()
         self._accepted: Counter[str] = Counter()
-        self._failed: Counter[tuple[str, object]] = Counter()
         for number, device in self.devices.items():
             attempts = self._attempts[number]
             dials = self._groups[device.group].account
@@ -92,7 +92,6 @@ class RecordedRun:
             self._in_group[device.group] += 1
             if attempts:
                 self._accepted[device.group] += self.accepted(number)
-                self._failed[device.group, _seen(attempts)] += 1
 
     @property
     def span(self) -> tuple[float, float] | None:
@@ -115,6 +114,10 @@ class RecordedRun:
     def name(self, number: int) -> str:
         """The device for people."""
         return device_name(self.devices[number])
+
+    def tries(self, number: int) -> int:
+        """How many it made."""
+        return len(self._attempts[number])
 
     def accepted(self, number: int) -> bool:
         """The last try was accepted and not lost again."""
@@ -158,12 +161,12 @@ class RecordedRun:
             self._asked,
             now=now,
             gave_up=True,
-            fleet=self._fleet_evidence(device, group, attempts),
+            fleet=self._fleet_evidence(device, group),
         )
         return replace(
             evidence,
             leaf=None if leaf is None else leaf_evidence(leaf),
-            wire=self._wire(group, device.client_id, group.sni),
+            wire=self._wire(group, device.client_id),
             held_open=_held_open(attempts) if self._held else None,
             accounts=[each if self._prepared else _unverified(each) for each in evidence.accounts],
         )
@@ -180,12 +183,12 @@ class RecordedRun:
             tries=tuple((each.start, each.end) for each in self._attempts[number]),
         )
 
-    def _wire(self, group: GroupRecord, name: str, server_name: str | None) -> WireEvidence:
+    def _wire(self, group: GroupRecord, name: str) -> WireEvidence:
         endpoint = next((each.endpoint for each in self._accounts if each.name == group.account), None) or ""
         own = self.fleet.file.groups.get(group.name)
         return replace(
             self._wire_of_file(group.account, endpoint, name),
-            server_name=server_name,
+            server_name=group.sni,
             verify_name=(own.verify_name if own is not None else None) or endpoint,
         )
 
@@ -206,16 +209,14 @@ class RecordedRun:
             foreign_roots=file.tls.roots is not None,
         )
 
-    def _fleet_evidence(self, device: DeviceRecord, group: GroupRecord, attempts: Sequence[Attempt]) -> FleetEvidence:
+    def _fleet_evidence(self, device: DeviceRecord, group: GroupRecord) -> FleetEvidence:
         accepted = self.accepted(device.number)
-        alike = self._failed[device.group, _seen(attempts)] - 1 if attempts and not accepted else 0
         return FleetEvidence(
             same_client_id=self._names[group.account, device.client_id] - 1,
             first_tries_per_second=self._rates.first(group.account),
             tries_per_second=self._rates.all(group.account),
             peers=self._in_group[device.group] - 1,
             peers_accepted=self._accepted[device.group] - accepted,
-            peers_failed_alike=alike,
             errors=self.errors,
         )
 
@@ -226,38 +227,44 @@ class RecordedRun:
         """The accounts were set up, so that devices could start."""
         return bool(self._groups)
 
-    def planned(self, *, now: float) -> Iterator[DeviceEvidence]:
-        """Of a run that was never set up: the first device of each group, which has not tried to connect."""
+    def planned(self, groups: Collection[str], *, now: float) -> Iterator[DeviceEvidence]:
+        """Of a run that was never set up: the first device of each of these groups, which has not tried to connect."""
         file = self.fleet.file
-        for name, group in file.groups.items():
-            called = self._planned_client_id(name)
-            unknown = f"(endpoint of {group.account})"
+        endpoints = {name: f"the endpoint of {name}" for name in file.accounts}
+        accounts = [
+            AccountEvidence(
+                name=name,
+                account_id=account.id,
+                region=account.region,
+                endpoint=endpoints[name],
+                cas=None,
+                record_asked=False,
+                record=None,
+                planned_mode=None if account.ca_mode == "none" else account.ca_mode,
+                planned_template=account.provisioning == "JITP",
+            )
+            for name, account in file.accounts.items()
+        ]
+        for name in groups:
+            group = file.groups[name]
+            wire = self._wire_of_file(group.account, endpoints[group.account], self._planned_client_id(name))
             yield DeviceEvidence(
-                name=f"group {name}, which was not started",
+                name=f"{group.count} device{'s' if group.count != 1 else ''}",
+                group=name,
                 leaf=None,
                 certificate_id=None,
                 wire=replace(
-                    self._wire_of_file(group.account, unknown, called),
-                    server_name=None if group.sni == "none" else unknown if group.sni == "endpoint" else group.sni,
-                    verify_name=group.verify_name or unknown,
+                    wire,
+                    server_name=server_name(group, endpoints),
+                    verify_name=group.verify_name or endpoints[group.account],
                 ),
                 attempts=(),
                 held_open=None,
-                accounts=[
-                    AccountEvidence(
-                        name=each,
-                        account_id=account.id,
-                        region=account.region,
-                        endpoint=None,
-                        cas=None,
-                        record_asked=False,
-                        record=None,
-                        planned_mode=None if account.ca_mode == "none" else account.ca_mode,
-                    )
-                    for each, account in file.accounts.items()
-                ],
+                accounts=accounts,
                 now=now,
                 fleet=FleetEvidence(errors=self.errors, peers=group.count - 1),
+                never_started="the run ended before its accounts were set up"
+                + "".join(f": {each}" for each in self.errors[:1]),
             )
 
     def _planned_client_id(self, group: str) -> str:

@@ -16,6 +16,7 @@ import trio
 
 from devicesim.cloud.account import AccountClient
 from devicesim.cloud.activator import Activator, ActivatorPlan, activator_identity
+from devicesim.cloud.asking import answered_in_time
 from devicesim.cloud.setup import data_endpoint, set_up
 from devicesim.cloud.verify import holdings
 from devicesim.errors import DevicesimError, KeyMaterialError, TargetError, leaves
@@ -159,7 +160,8 @@ class Run:
         endpoints: dict[str, str] = {}
         for name, client in self._clients.items():
             self._say(f"setting up {name}")
-            await client.check_identity()
+            with answered_in_time("get_caller_identity", client):
+                await client.check_identity()
             endpoints[name] = await data_endpoint(client)
             if not self._prepare:
                 continue
@@ -316,6 +318,7 @@ class Run:
                 certificate_id=started.certificate_id,
                 addressed=world.addressed(started.group),
                 expected_elsewhere=frozenset(others),
+                abroad=world.abroad(started.group),
             )
             verdict = judge(
                 facts,

@@ -40,7 +40,8 @@ def select(wanted: Sequence[str], devices: Iterable[Named], *, count: int, where
     """The numbers of the devices that are meant, in order, each once. ``count``: devices are numbered below it.
 
     A number that there is wins over a client id that looks like one, a client id over a certificate id; several
-    devices with one name are all meant. Raises :class:`InputError` for what nobody is called.
+    devices with one name are all meant. Raises :class:`InputError` for what nobody is called, and for the beginning of
+    several certificate ids.
     """
     found: list[int] = []
     known: list[Named] | None = None
@@ -58,18 +59,24 @@ def _called(name: str, known: Sequence[Named], where: str) -> list[int]:
     if by_client:
         return by_client
     if _PREFIX.fullmatch(name):
-        by_certificate = [each.number for each in known if each.certificate_id.startswith(name.lower())]
+        by_certificate = [each for each in known if each.certificate_id.startswith(name.lower())]
+        certificates = dict.fromkeys(each.certificate_id for each in by_certificate)
+        if len(certificates) > 1:
+            raise InputError(
+                f"{where} has {len(certificates)} certificates whose id begins with {name!r}",
+                hint=f"more digits, such as {next(iter(certificates))[: len(name) + 8]}",
+            )
         if by_certificate:
-            return by_certificate
+            return [each.number for each in by_certificate]
     raise InputError(
         f"{where} has no device {name!r}",
         hint=f"a number from 0 to {len(known) - 1}, a client id, or 8 digits or more of a certificate id",
     )
 
 
-def of_group(fleet_groups: Iterable[str], name: str, devices: Iterable[tuple[int, str]], where: str) -> list[int]:
-    """The devices (number, group) of one group. Raises :class:`InputError` when there is no such group."""
-    groups = list(fleet_groups)
-    if name not in groups:
-        raise InputError(f"{where} has no group {name!r}", hint=f"its groups: {', '.join(groups)}")
-    return [number for number, group in devices if group == name]
+def check_group(groups: Iterable[str], name: str, where: str) -> str:
+    """The name, if it is that of a group. Raises :class:`InputError` when there is no such group."""
+    known = list(groups)
+    if name not in known:
+        raise InputError(f"{where} has no group {name!r}", hint=f"its groups: {', '.join(known)}")
+    return name

@@ -124,6 +124,12 @@ class World:
             return None
         return next((name for name, endpoint in self.endpoints.items() if endpoint.lower() == sent.lower()), None)
 
+    def abroad(self, group_name: str) -> frozenset[str]:
+        """The accounts in other Regions than the one that a group's devices dial."""
+        accounts = self.fleet.file.accounts
+        here = accounts[self.fleet.file.groups[group_name].account].region
+        return frozenset(name for name, account in accounts.items() if account.region != here)
+
     def _view(self, name: str, held: Holding | None) -> AccountView:
         account = self.fleet.file.accounts[name]
         provisioning = account.provisioning

@@ -24,6 +24,8 @@ class DeviceFacts:
     expected_elsewhere: Collection[str] = ()
     """Accounts in which other devices of the run with the same certificate are expected: records there may be their
     doing."""
+    abroad: Collection[str] = ()
+    """Accounts in other Regions than the one dialled: they answer nobody there (§1.1 [D])."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +138,18 @@ def _ended(
             return DeviceOutcome.PROVISIONED, None
         active = [each for each in now if each.status == "ACTIVE"]
         # With several, the one that the device addressed; without SNI, the one that needs none (§10d [D]).
-        best = min(active, key=lambda e: (e.account != facts.addressed, e.mode != "DEFAULT", e.account), default=None)
+        best = min(
+            active,
+            key=lambda e: (e.account != facts.addressed, e.account in facts.abroad, e.mode != "DEFAULT", e.account),
+            default=None,
+        )
         return (DeviceOutcome.PROVISIONED, best) if best else (DeviceOutcome.FAILED, None)
     outcome = outcome_of(attempts[-1].failure)
     if outcome is not DeviceOutcome.REFUSED or now is None:
         return outcome, None
     # A record that was pending before in an account that the device does not address is not where it ended.
-    # Without SNI the device addresses the account that has it in DEFAULT mode, of which there is one (§10d).
-    default = [each.account for each in now if each.mode == "DEFAULT"]
+    # Without SNI the device addresses the account that has it in DEFAULT mode, of which a Region has one (§10d).
+    default = [each.account for each in now if each.mode == "DEFAULT" and each.account not in facts.abroad]
     without_sni = len(default) == 1 and read_server_name(attempts[-1].sni)[0] is None
     addressed = default[0] if without_sni else facts.addressed
     pending = [

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 
 from devicesim.diagnosis.case import PROVISIONING_SECONDS, Sight, Telling, sight, telling
-from devicesim.diagnosis.catalogue import CATALOGUE, THROTTLED
+from devicesim.diagnosis.catalogue import CATALOGUE
 from devicesim.diagnosis.causes_device import REGISTER_THING_PER_SECOND
 from devicesim.diagnosis.evidence import FleetEvidence
 from devicesim.diagnosis.from_record import Rates, device_evidence
 from devicesim.diagnosis.rank import diagnose
+from devicesim.diagnosis.scales import HINT
 from devicesim.outcome import Attempt, DeviceOutcome, Failure, FailureKind, Holding, Stage, Verdict
 from devicesim.record.facts import AccountRecord, DeviceRecord, GroupRecord
 from devicesim.report.document import LikeliestCause
@@ -24,8 +25,10 @@ _DROPS = frozenset({FailureKind.CLOSED_BEFORE_CONNACK, FailureKind.CONNECTION_RE
 """How a connection ends that registers a certificate (aws-iot-behaviour.md §2)."""
 JITP_SECONDS = 1.0
 """What JITP takes at least on AWS (§3); what takes longer in a fleet that comes too fast was throttled."""
-MOST_CAUSES = 3
+MOST_CAUSES = 6
 """Named for one failure: on AWS one and the same drop has many."""
+MOST_GROUPS = 20
+"""Named for one cause."""
 
 _HANGS_ON_ACCOUNTS = frozenset({Sight.REFUSED, Sight.LOST, Sight.SILENT})
 """What a device saw that accounts had a hand in, so that it counts what they hold of its certificate."""
@@ -63,8 +66,7 @@ class _Passed:
 
     just_in_time: str
     """JITP or JITR, of which it was part; empty: neither."""
-    account: str
-    """Dialled."""
+    group: str
     slow: bool
     """A try was dropped when provisioning could have been done."""
 
@@ -76,6 +78,14 @@ class _Found:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Why:
+    """For whom a cause was found, and what speaks for it the most."""
+
+    group: str
+    evidence: str
+
+
 class CauseFold:
     """``add`` each device, let :meth:`watch` see what accounts held after the run, then :meth:`close`."""
 
@@ -84,7 +94,8 @@ class CauseFold:
         self._accounts = accounts
         self._rates = Rates()
         self._accepted: Counter[str] = Counter()
-        self._client_ids: Counter[str] = Counter()
+        self._client_ids: Counter[tuple[str, str]] = Counter()
+        """By the account dialled and client id."""
         self._passed: dict[Failure, dict[_Passed, list[int]]] = defaultdict(dict)
         """Devices, and the least and the greatest number of the try that was accepted."""
         self._examples: dict[_Situation, _Example] = {}
@@ -148,8 +159,7 @@ class CauseFold:
             self._decide(certificate, ())
         self._count_client_ids(devices)
         wanted = frozenset(failures)
-        found: dict[Failure, Counter[_Found]] = defaultdict(Counter)
-        evidence: dict[tuple[Failure, _Found], Counter[str]] = defaultdict(Counter)
+        found: dict[Failure, dict[_Found, Counter[_Why]]] = defaultdict(lambda: defaultdict(Counter))
         diagnosed: dict[tuple[_Situation, Held | None], tuple[_Found, str] | None] = {}
         for (failure, situation, held), count in self._decided.items():
             if failure not in wanted:
@@ -158,13 +168,12 @@ class CauseFold:
             if key not in diagnosed:
                 diagnosed[key] = self._diagnose(situation, held, asked, now, errors)
             if (answer := diagnosed[key]) is not None:
-                found[failure][answer[0]] += count
-                evidence[failure, answer[0]][answer[1]] += count
+                cause, evidence = answer
+                found[failure][cause][_Why(situation.group, evidence)] += count
         for failure in wanted & self._passed.keys():
-            for each, why, count in self._left_behind(failure):
-                found[failure][each] += count
-                evidence[failure, each][why] += count
-        return {failure: tuple(_likeliest(counts, failure, evidence)) for failure, counts in found.items()}
+            for cause, group, count in self._left_behind(failure):
+                found[failure][cause][_Why(group, "")] += count
+        return {failure: tuple(_likeliest(causes)) for failure, causes in found.items()}
 
     # --- one device ---
 
@@ -180,7 +189,7 @@ class CauseFold:
         part = _just_in_time(device.expectation or group.expectation) if failure.kind in _DROPS else ""
         slow = attempts[-2].start - attempts[0].start >= JITP_SECONDS
         counts = self._passed[failure].setdefault(
-            _Passed(part, group.account, slow), [0, accepted.number, accepted.number]
+            _Passed(part, group.name, slow), [0, accepted.number, accepted.number]
         )
         counts[0] += 1
         counts[1], counts[2] = min(counts[1], accepted.number), max(counts[2], accepted.number)
@@ -212,10 +221,14 @@ class CauseFold:
     def _count_client_ids(self, devices: Callable[[], Iterable[DeviceRecord]]) -> None:
         """How many devices have the client id of an example whose connection was lost: the only ones that it matters
         to, and seldom any, so that all client ids need not be remembered."""
-        lost = [example for example in self._examples.values() if sight(example.attempts[-1]) is Sight.LOST]
-        wanted = {example.device.client_id for example in lost}
+        lost = [example.device for example in self._examples.values() if sight(example.attempts[-1]) is Sight.LOST]
+        wanted = {self._called(each) for each in lost}
         if wanted:
-            self._client_ids = Counter(each.client_id for each in devices() if each.client_id in wanted)
+            self._client_ids = Counter(each for each in map(self._called, devices()) if each in wanted)
+
+    def _called(self, device: DeviceRecord) -> tuple[str, str]:
+        """A device's client id, which is taken in the account dialled only (aws-iot-behaviour.md §5)."""
+        return self._groups[device.group].account, device.client_id
 
     def _diagnose(
         self, situation: _Situation, held: Held | None, asked: Collection[str], now: float, errors: Sequence[str]
@@ -237,7 +250,7 @@ class CauseFold:
                 now=now,
                 gave_up=situation.gave_up,
                 fleet=FleetEvidence(
-                    same_client_id=max(0, self._client_ids[example.device.client_id] - 1),
+                    same_client_id=max(0, self._client_ids[self._called(example.device)] - 1),
                     first_tries_per_second=self._rates.first(group.account),
                     tries_per_second=self._rates.all(group.account),
                     peers=group.count - 1,
@@ -246,37 +259,43 @@ class CauseFold:
                 ),
             )
         )
-        if not diagnosis.findings:
+        scores = [finding.score for finding in diagnosis.findings[:2]]
+        if not scores or scores == [HINT, HINT]:  # of hints alike none stands out
             return None
         first = diagnosis.findings[0]
         strongest = max(first.supporting, key=lambda argument: argument.weight)
         return _Found(first.cause.number, first.cause.id, first.cause.title), strongest.text
 
     def _left_behind(self, failure: Failure) -> Iterator[tuple[_Found, str, int]]:
-        """Failures that a later try left behind: just-in-time provisioning as it should be, or slowed down by quotas,
-        or whatever passed by itself. Those of one kind are one."""
-        parts: Counter[str] = Counter()
+        """Failures that a later try left behind, with group and number of devices: just-in-time provisioning as it
+        should be, or slowed down by quotas, or whatever passed by itself. None of that is a fault."""
+        passed = self._passed[failure]
         tries: dict[str, list[int]] = defaultdict(list)
-        throttled: Counter[str] = Counter()
-        for passed, (devices, least, most) in self._passed[failure].items():
-            rate = self._rates.first(passed.account) or 0.0
-            if passed.just_in_time and passed.slow and rate > REGISTER_THING_PER_SECOND:
-                throttled[
-                    f"{rate:.0f} first connections came to {passed.account} within a second; accepted on a later try"
-                ] += devices
-                continue
-            kind = "jit" if passed.just_in_time else "passed"
-            parts[passed.just_in_time] += devices
-            tries[kind] += [least, most]
-        kinds = sorted(each for each in parts if each)
-        if kinds:
-            on = _on(tries["jit"])
-            text = f"part of {' and '.join(kinds)}: the first connection is dropped, accepted {on}"
-            yield _Found(None, "jit", text), "", sum(parts[each] for each in kinds)
-        if parts[""]:
-            yield _Found(None, "passed", f"passed by itself: accepted {_on(tries['passed'])}"), "", parts[""]
-        for why, devices in throttled.items():
-            yield _Found(THROTTLED.number, THROTTLED.id, THROTTLED.title), why, devices
+        parts = sorted({each.just_in_time for each in passed if each.just_in_time and not self._slowed(each)})
+        for each, (_, least, most) in passed.items():
+            tries[self._way(each)] += [least, most]
+        texts = {
+            "jit": f"part of {' and '.join(parts)}: the first connection is dropped, accepted {{}}",
+            "passed": "passed by itself: accepted {}",
+        }
+        for each, (devices, _, _) in passed.items():
+            way = self._way(each)
+            account = self._groups[each.group].account
+            slowed = (
+                f"slowed by quotas, {self._rates.first(account) or 0:.0f} first connections came to {account} within"
+            )
+            text = texts.get(way, f"{slowed} a second: accepted {{}}")
+            yield _Found(None, way.partition(" ")[0], text.format(_on(tries[way]))), each.group, devices
+
+    def _way(self, passed: _Passed) -> str:
+        """How a failure came to be left behind: those of one way are one, for each account that slowed its devices."""
+        if self._slowed(passed):
+            return f"slowed {self._groups[passed.group].account}"
+        return "jit" if passed.just_in_time else "passed"
+
+    def _slowed(self, passed: _Passed) -> bool:
+        rate = self._rates.first(self._groups[passed.group].account) or 0.0
+        return bool(passed.just_in_time) and passed.slow and rate > REGISTER_THING_PER_SECOND
 
 
 def _just_in_time(expectation: Expectation) -> str:
@@ -295,11 +314,16 @@ def _on(tries: Sequence[int]) -> str:
 _ORDER = {cause.id: cause.number for cause in CATALOGUE}
 
 
-def _likeliest(
-    counts: Counter[_Found], failure: Failure, evidence: Mapping[tuple[Failure, _Found], Counter[str]]
-) -> Iterator[LikeliestCause]:
-    order = sorted(counts, key=lambda each: (-counts[each], _ORDER.get(each.id, 0), each.text))
+def _likeliest(causes: Mapping[_Found, Counter[_Why]]) -> Iterator[LikeliestCause]:
+    order = sorted(causes, key=lambda each: (-causes[each].total(), _ORDER.get(each.id, 0), each.text))
     for found in order[:MOST_CAUSES]:
-        said = evidence[failure, found]
-        why = min(said, key=lambda text: (-said[text], text))
-        yield LikeliestCause(number=found.number, id=found.id, text=found.text, evidence=why, devices=counts[found])
+        counts = causes[found]
+        reasons = sorted(counts, key=lambda each: (-counts[each], each.group, each.evidence))
+        yield LikeliestCause(
+            number=found.number,
+            id=found.id,
+            text=found.text,
+            evidence=reasons[0].evidence,
+            groups=tuple(dict.fromkeys(each.group for each in reasons))[:MOST_GROUPS],
+            devices=counts.total(),
+        )

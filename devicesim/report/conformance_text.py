@@ -36,11 +36,10 @@ def render(result: CheckResult) -> RenderableType:
 
 
 def header(result: CheckResult) -> RenderableType:
-    accounts = len({case.account for case in result.cases})
+    count = len({case.account for case in result.cases})
+    accounts = f"{count} account{'s' if count != 1 else ''}"
     target = {"emulator": "the emulator", "aws": "AWS"}.get(result.target, result.target)
-    first = Text.assemble(
-        ("check", HEAD), f": {len(result.cases)} cases, dialling {accounts} accounts of {clean(target)}"
-    )
+    first = Text.assemble(("check", HEAD), f": {_cases(len(result.cases))}, dialling {accounts} of {clean(target)}")
     return Group(first, Text(f"finished in {seconds(result.seconds)}; devicesim {result.version}"))
 
 
@@ -62,7 +61,9 @@ class Places:
     """``account | SNI | cases | IoT Core should | what happened | agree``, laid out for the width that there is."""
 
     def __init__(self, result: CheckResult) -> None:
-        self.lines = _grouped(result.cases, lambda case: (case.account, case.sni))
+        by_account = _grouped(result.cases, lambda case: (case.account,))
+        together = [case for cases in by_account.values() for case in cases]
+        self.lines = _grouped(together, lambda case: (case.account, case.sni))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = options.max_width >= WIDE
@@ -76,19 +77,25 @@ class Places:
         for (account, sni), cases in self.lines.items():
             named = Text(clean(account) if account != before else "", style=HEAD)
             cells = (named, clean(sni)) if wide else (Text.assemble((clean(account), HEAD), f"\n{clean(sni)}"),)
-            add_row(made, *cells, str(len(cases)), *_both(cases), _agree(cases))
+            add_row(made, *cells, _ran(cases), *_both(cases), _agree(cases))
             before = account
         yield made
 
 
+def _ran(cases: Sequence[CaseResult]) -> str:
+    """How many there are, and how many of them ran when not all did."""
+    ran = sum(case.observed is not None for case in cases)
+    return str(len(cases)) if ran in (0, len(cases)) else f"{ran} of {len(cases)}"
+
+
 def _both(cases: Sequence[CaseResult]) -> tuple[str, str]:
-    """What should have happened, and what did."""
-    should = _outcomes(case.expected for case in cases)
+    """What should have happened, and what did: of the cases that ran, if any did."""
     ran = [case for case in cases if case.observed is not None]
     if not ran:
-        return should, "-"
-    happened = _outcomes(case.observed or "" for case in ran)
-    return should, "the same" if should == happened else happened
+        return _outcomes(case.expected for case in cases), "-"
+    should, happened = _outcomes(case.expected for case in ran), _outcomes(case.observed or "" for case in ran)
+    same = should == happened and all(case.status is Status.AGREES for case in ran)
+    return should, "the same" if same else happened
 
 
 def rows(result: CheckResult) -> RenderableType:
@@ -121,8 +128,10 @@ def wrong(result: CheckResult, status: Status) -> RenderableType | None:
 def _one(case: CaseResult, more: int) -> RenderableType:
     ended = ", ".join(f"{each.account} {each.status}" for each in case.ended) or "nowhere"
     also = f" and {more} more like it" if more else ""
+    inferred = [f"{row.id} [{row.mark}]" for row in case.rests_on if row.inferred]
+    rests = f", resting on {', '.join(inferred)}" if inferred and case.status is Status.ORACLE_WRONG else ""
     lines = (
-        f"{case.row.id} [{case.row.mark}]: {clean(case.reason)}",
+        f"{case.row.id} [{case.row.mark}]{rests}: {clean(case.reason)}",
         f"sent {clean(case.server_name or 'no SNI')}; {_tries(case)}; certificate on record: {clean(ended)}",
     )
     return Group(Text.assemble((clean(case.name), HEAD), also), Padding(Text("\n".join(lines)), (0, 0, 0, 2)))
@@ -135,23 +144,36 @@ def _tries(case: CaseResult) -> str:
 
 
 def reasons(result: CheckResult, status: Status) -> RenderableType | None:
-    """Why cases did not run, the most frequent reason first. Certificates' ids are left out, so that what is alike is
-    told once."""
-    counts = Counter(_ID.sub("...", case.reason) for case in result.cases if case.status is status)
-    lines = [
-        Text(f"{count} case{'s' if count != 1 else ''}: {clean(reason)}")
-        for reason, count in counts.most_common(MOST_SHOWN)
-    ]
-    if len(counts) > MOST_SHOWN:
-        lines.append(Text(f"and {len(counts) - MOST_SHOWN} more reasons"))
+    """Why cases did not run, the most frequent reason first."""
+    told = _alike(case.reason for case in result.cases if case.status is status)
+    lines = [Text(f"{_cases(count)}: {clean(reason)}") for reason, count in told[:MOST_SHOWN]]
+    if len(told) > MOST_SHOWN:
+        lines.append(Text(f"and {len(told) - MOST_SHOWN} more reasons"))
     return Group(*lines) if lines else None
 
 
 def notes(result: CheckResult) -> RenderableType | None:
-    lines = [Text(clean(each), style=BAD) for each in result.notes[:MOST_SHOWN]]
-    if len(result.notes) > MOST_SHOWN:
-        lines.append(Text(f"and {len(result.notes) - MOST_SHOWN} more"))
+    told = _alike(result.notes)
+    lines = [
+        Text(clean(each) + (f" ({count} times)" if count > 1 else ""), style=BAD) for each, count in told[:MOST_SHOWN]
+    ]
+    if len(told) > MOST_SHOWN:
+        lines.append(Text(f"and {len(told) - MOST_SHOWN} more"))
     return Group(*lines) if lines else None
+
+
+def _alike(texts: Iterable[str]) -> list[tuple[str, int]]:
+    """Each text with how often it is told, the most frequent first; certificates' ids, by which they differ, left out
+    of those that are told more than once."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        found.setdefault(_ID.sub("...", text), []).append(text)
+    counted = [(same[0] if len(same) == 1 else short, len(same)) for short, same in found.items()]
+    return sorted(counted, key=lambda each: -each[1])
+
+
+def _cases(count: int) -> str:
+    return f"{count} case{'s' if count != 1 else ''}"
 
 
 def _grouped(

@@ -44,10 +44,16 @@ class Diagnosis(_Model):
     """Why one device is not connected."""
 
     device: str
+    group: str
+    """Of the fleet file."""
+    devices: int
+    """How many this is about: more than one where a group was never started."""
     connected: bool
     """The last try was accepted, and lasted as long as it was watched."""
     seen: str
     """What the device saw last."""
+    tries: int
+    """How many it made."""
     oracle: str
     """Whether IoT Core should have refused the last try, with the oracle's row; empty: not enough is known."""
     like: str
@@ -81,8 +87,11 @@ def document(diagnoses: Iterable[findings.Diagnosis]) -> Diagnoses:
 def _diagnosis(diagnosis: findings.Diagnosis) -> Diagnosis:
     return Diagnosis(
         device=diagnosis.device,
+        group=diagnosis.group,
+        devices=diagnosis.devices,
         connected=diagnosis.connected,
         seen=diagnosis.seen,
+        tries=diagnosis.tries,
         oracle=diagnosis.oracle,
         like=diagnosis.like,
         findings=() if diagnosis.like else tuple(_finding(each) for each in diagnosis.findings),

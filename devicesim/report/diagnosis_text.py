@@ -43,15 +43,14 @@ def as_text(diagnoses: Sequence[Diagnosis], *, width: int) -> str:
 
 def headline(diagnoses: Sequence[Diagnosis]) -> Text:
     """One line: how many are connected."""
-    connected = [each for each in diagnoses if each.connected]
     if not diagnoses:
         return Text("No device was looked at.", style=BAD)
-    if len(diagnoses) == 1:
-        only = diagnoses[0]
-        state = f"connected: {clean(only.seen)}" if only.connected else "not connected"
+    only, every = diagnoses[0], sum(each.devices for each in diagnoses)
+    if every == 1:
+        state = f"connected: {clean(_seen(diagnoses))}" if only.connected else "not connected"
         return Text(f"{clean(only.device)} is {state}.", style=GOOD if only.connected else BAD)
-    style = GOOD if len(connected) == len(diagnoses) else BAD
-    return Text(f"{len(connected)} of {len(diagnoses)} devices are connected.", style=style)
+    connected = sum(each.devices for each in diagnoses if each.connected)
+    return Text(f"{connected} of {every} devices are connected.", style=GOOD if connected == every else BAD)
 
 
 def _alike(diagnoses: Iterable[Diagnosis]) -> list[list[Diagnosis]]:
@@ -66,11 +65,8 @@ def _alike(diagnoses: Iterable[Diagnosis]) -> list[list[Diagnosis]]:
 
 def _one(alike: Sequence[Diagnosis]) -> Iterator[RenderableType]:
     diagnosis = alike[0]
-    names = ", ".join(clean(each.device) for each in alike[:MOST_DEVICES])
-    more = len(alike) - MOST_DEVICES
-    count = f"{len(alike)} devices: " if len(alike) > 1 else ""
-    yield Text.assemble((f"{count}{names}{f' and {more} more' if more > 0 else ''}", HEAD), ": not connected")
-    yield Text(clean(diagnosis.seen))
+    yield Text.assemble((_names(alike), HEAD), ": not connected")
+    yield Text(clean(_seen(alike)))
     if diagnosis.oracle:
         yield Text(clean(diagnosis.oracle), style=DIM)
     if len(alike) > 1:
@@ -93,6 +89,24 @@ def _one(alike: Sequence[Diagnosis]) -> Iterator[RenderableType]:
         yield Text("What would tell more", style=HEAD)
         for need in diagnosis.would_need:
             yield Padding(_item("-", clean(need)), (0, 0, 0, 1))
+
+
+def _names(alike: Sequence[Diagnosis]) -> str:
+    """``device 7 (robot-000007) of group robots``, ``5 devices of group robots: device 7 (robot-000007), ...``."""
+    groups = list(dict.fromkeys(clean(each.group) for each in alike))
+    of = f" of group{'s' if len(groups) > 1 else ''} {', '.join(groups)}"
+    if len(alike) == 1:
+        return clean(alike[0].device) + of
+    names = ", ".join(clean(each.device) for each in alike[:MOST_DEVICES])
+    more = f" and {len(alike) - MOST_DEVICES} more" if len(alike) > MOST_DEVICES else ""
+    return f"{len(alike)} devices{of}: {names}{more}"
+
+
+def _seen(alike: Sequence[Diagnosis]) -> str:
+    """What they saw last, and on which try."""
+    least, most = min(each.tries for each in alike), max(each.tries for each in alike)
+    on = "" if most < 2 else f" (try {least})" if least == most else f" (try {least} to {most})"
+    return alike[0].seen + on
 
 
 def _finding(place: int, finding: Finding) -> Iterator[RenderableType]:
@@ -139,7 +153,8 @@ class _Command:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in continued(self.command, options.max_width - self.indent):
-            yield Padding(Text(line, overflow="fold"), (0, 0, 0, self.indent))
+            # not wider than it is: a blank behind the backslash would be what the shell goes on with
+            yield Padding(Text(line, overflow="fold"), (0, 0, 0, self.indent), expand=False)
 
 
 def continued(command: str, width: int) -> list[str]:

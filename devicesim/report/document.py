@@ -170,14 +170,16 @@ class LikeliestCause(_Model):
     """What some devices' failures most likely come from, by the record alone."""
 
     number: int | None
-    """Of the cause, among the fifteen that `devicesim diagnose` knows; null: no fault (`jit`, `passed`)."""
+    """Of the cause, among the fifteen that `devicesim diagnose` knows; null: no fault (`jit`, `slowed`, `passed`)."""
     id: str
-    """Of the cause, such as `sni`; `jit`: part of just-in-time provisioning as it should be; `passed`: a later try was
-    accepted."""
+    """Of the cause, such as `sni`; `jit`: part of just-in-time provisioning as it should be; `slowed`: the same, held
+    up by quotas; `passed`: a later try was accepted."""
     text: str
     """In one line."""
     evidence: str
     """What speaks for it the most; empty where the text says it."""
+    groups: tuple[str, ...]
+    """Those of the devices, at most twenty; first that of which the evidence is."""
     devices: int
     """Of the failure's devices those for which it is the likeliest."""
 
@@ -194,7 +196,7 @@ class FailureSummary(_Model):
     """How many of them were a device's first: IoT Core drops the first connection of a new certificate."""
     devices: int
     causes: tuple[LikeliestCause, ...] = ()
-    """The likeliest, at most three, that of the most devices first; empty: none stands out."""
+    """The likeliest, at most six, that of the most devices first; empty: none stands out."""
 
 
 class Totals(_Model):

@@ -67,6 +67,7 @@ def _details(case: CaseResult) -> str:
         "tries": ", ".join(case.tries) or "-",
         "row": f"{case.row.id} [{case.row.mark}] {case.row.says}",
         "source": case.row.source,
+        "rests on": ", ".join(f"{row.id} [{row.mark}]" for row in case.rests_on) or "-",
     }
     return "\n".join(f"{name}: {text}" for name, text in lines.items())
 

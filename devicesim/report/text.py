@@ -5,9 +5,10 @@ from :data:`WIDE` columns on a row has its columns side by side, below that a gr
 Words carry the meaning and colour only repeats it, so that the same report reads well in a log, where rich drops it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import StringIO
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
@@ -29,6 +30,8 @@ from devicesim.report.layout import BAD, DIM, GOOD, HEAD, WIDE, add_row, clean, 
 MOST_REASONS = 5
 """Reasons of disagreement shown for a group; the document (``--json``) has more."""
 MOST_FAILURES = 12
+MOST_GROUPS = 3
+"""Further groups named for one cause."""
 
 
 def render(summary: Summary, *, record: str | None = None) -> RenderableType:
@@ -186,29 +189,58 @@ def disagreements(summary: Summary) -> RenderableType | None:
 
 
 def failures(summary: Summary) -> RenderableType | None:
-    """What failed tries saw, with the likeliest causes. First drops are part of JITR and JITP, so they are counted
+    """What failed tries saw, each with the likeliest causes. First drops are part of JITR and JITP, so they are counted
     apart."""
     if not summary.failures:
         return None
-    table = new_table("what was seen", "tries", "first tries", "devices", numbers=("tries", "first tries", "devices"))
-    for each in summary.failures[:MOST_FAILURES]:
-        detail = f"\n{clean(each.detail)}" if each.detail else ""
-        seen = Text.assemble(each.text, (detail, DIM), *_causes(each))
-        add_row(table, seen, str(each.tries), str(each.first_tries), str(each.devices))
-    hidden = len(summary.failures) - MOST_FAILURES + summary.failures_omitted
-    if len(summary.failures) > MOST_FAILURES or summary.failures_omitted:
-        return Group(table, Text(f"and {hidden} more"))
-    return table
+    shown = summary.failures[:MOST_FAILURES]
+    rows = [
+        (
+            Text.assemble(each.text, (f"\n{clean(each.detail)}" if each.detail else "", DIM)),
+            *(Text(str(count)) for count in (each.tries, each.first_tries, each.devices)),
+        )
+        for each in shown
+    ]
+    widths = [max(map(cell_len, lines)) for lines in _lines_of_columns([map(Text, _SEEN), *rows])]
+    parts: list[RenderableType] = []
+    for place, (failure, row) in enumerate(zip(shown, rows, strict=True)):
+        # a table for each row, all with the same columns: between them stand lines of the whole width
+        table = new_table(*_SEEN, numbers=_SEEN[1:])
+        table.show_header = not place
+        for column, width in zip(table.columns, widths, strict=True):
+            column.width = width
+        add_row(table, *row)
+        parts += [table, *_causes(failure)]
+    if hidden := len(summary.failures) - len(shown) + summary.failures_omitted:
+        parts.append(Text(f"and {hidden} more"))
+    return Group(*parts)
 
 
-def _causes(failure: FailureSummary) -> Iterator[str | tuple[str, str]]:
-    """The likeliest causes under what was seen, a line each; of how many devices where it is not that of all."""
+_SEEN = ("what was seen", "tries", "first tries", "devices")
+
+
+def _lines_of_columns(rows: Iterable[Iterable[Text]]) -> Iterator[list[str]]:
+    for cells in zip(*rows, strict=True):
+        yield [line for cell in cells for line in cell.plain.splitlines()]
+
+
+def _causes(failure: FailureSummary) -> Iterator[RenderableType]:
+    """The likeliest causes of what was seen, a line each with what speaks for it below; of how many devices where it is
+    not that of all."""
     for cause in failure.causes:
         share = "" if cause.devices == failure.devices else f", {cause.devices} of {_devices(failure.devices)}"
         word = "" if cause.number is None else f"likeliest cause ({cause.number} {cause.id}): "
-        yield f"\n{word}{clean(cause.text)}{share}"
+        yield Padding(Text(f"{word}{clean(cause.text)}{share}"), (0, 0, 0, 2))
         if cause.evidence:
-            yield f"\n  {clean(cause.evidence)}", DIM
+            first, *others = (clean(each) for each in cause.groups)
+            more = (
+                f" (and {', '.join(others[:MOST_GROUPS])}{', ...' if others[MOST_GROUPS:] else ''})" if others else ""
+            )
+            yield Padding(Text(f"{first}: {clean(cause.evidence)}{more}", style=DIM), (0, 0, 0, 4))
+    explained = sum(cause.devices for cause in failure.causes)
+    if failure.causes and explained < failure.devices:
+        without = f"no cause stands out, {failure.devices - explained} of {_devices(failure.devices)}"
+        yield Padding(Text(without), (0, 0, 0, 2))
 
 
 def timings(summary: Summary) -> RenderableType | None:

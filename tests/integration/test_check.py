@@ -1,6 +1,7 @@
 """``devicesim check`` on real sockets: the whole matrix on the emulator, accounts that exist, and what goes wrong."""
 
 import json
+import os
 import signal
 import time
 import urllib.request
@@ -16,19 +17,22 @@ import pytest
 import trio
 
 from devicesim import rules
-from devicesim.cloud.account import AccountAccess
+from devicesim.cloud.account import AccountAccess, AccountClient, ControlPlaneError
 from devicesim.cloud.teardown import Made
 from devicesim.conformance.matrix import matrix, select
 from devicesim.conformance.player import QUICK
 from devicesim.conformance.result import CaseResult, Status
 from devicesim.conformance.runner import Check, Setting
 from devicesim.emulator.embedded import Emulator, open_emulator, quick
+from devicesim.emulator.quotas import Quotas
 from devicesim.emulator.service import AccountConfig
+from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.environment import ControlSettings
 from devicesim.fleet.target import Target
 from devicesim.pki.authority import new_shared_authority
 from devicesim.pki.identity import certificate_pem, load_certificates
 from devicesim.pki.profile import KeyType
+from tests.integration.test_run import child_of
 from tests.support import emulator, start
 
 TIMEOUT = 240.0
@@ -54,6 +58,13 @@ account = "dev"
 jitp_delay = [0.0, 0.05]
 """
 PLAIN = "tls1.3-mqtt3.1.1-8883"
+HASTY = replace(
+    QUICK,
+    backoff=replace(QUICK.backoff, first_delay=(0.05, 0.06), max_delay=0.1, attempts=4),
+    disconnect=0.3,
+    told=0.3,
+)
+"""For what is to go wrong, and on emulators that provision at once."""
 
 
 def checked(tmp_path: Path, *arguments: str | Path) -> tuple[int, dict[str, Any]]:
@@ -182,8 +193,67 @@ async def test_what_was_made_in_accounts_that_exist_is_removed() -> None:
 
             assert {each.status for each in results.values()} == {Status.AGREES}
             assert len(results) > 200
-            assert check.notes == []
+            assert (check.left, check.left_behind, check.notes) == (False, [], [])
             assert held(running) == {"cas": 0, "certificates": 0, "policies": 0, "things": 1}
+
+
+async def test_accounts_with_quotas_agree_all_the_same() -> None:
+    """A registration that is throttled looks like any refusal, and is tried again; production has its share as well."""
+    with trio.fail_after(TIMEOUT):
+        settings = Settings(jitp_delay=(0.0, 0.1), quotas=Quotas(certificate_registrations_per_second=3))
+        async with open_emulator(ACCOUNTS, settings=settings) as running:
+            patterns = (f"C2-jitr/*/a-own*/{PLAIN}", f"C4-jitp/visited-both/*-own/{PLAIN}")
+            results, check = await run(running, *patterns, pace=replace(QUICK, settle=1.1))
+            throttled = running.core.quotas.throttled
+            left = held(running)
+
+    assert {name: each.reason for name, each in results.items() if each.status is not Status.AGREES} == {}
+    assert throttled["certificate_registrations_per_second"]
+    assert check.left_behind == []
+    assert not any(left.values())
+
+
+async def test_check_that_nobody_tells_of_registrations_says_so_and_goes_on() -> None:
+    with trio.fail_after(TIMEOUT):
+        async with open_emulator(ACCOUNTS, settings=quick()) as running:
+            running.inject(kind="api_unavailable", operation="RegisterCertificateWithoutCA")
+            results, check = await run(running, f"C1-jitr/new/a-own/{PLAIN}")
+            left = held(running)
+
+    assert {each.status for each in results.values()} == {Status.AGREES}
+    (note,) = check.notes
+    assert note.startswith("dev: nobody could listen for registrations, so events are not compared: account 'dev'")
+    assert (check.left, any(left.values())) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "words"),
+    [
+        ("AccessDeniedException", Status.SKIPPED, "the account refuses it: "),
+        ("LimitExceededException", Status.SKIPPED, "the account refuses it: "),
+        ("ExpiredTokenException", Status.FAILED, "setup failed: "),
+    ],
+)
+async def test_account_that_may_not_register_a_ca_is_skipped_and_expired_credentials_are_not(
+    monkeypatch: pytest.MonkeyPatch, code: str, status: Status, words: str
+) -> None:
+    ask = AccountClient.ask
+
+    async def refused(self: AccountClient, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
+        if operation == "register_ca_certificate" and self.access.name == "dev":
+            raise ControlPlaneError(f"refused: {code}", code=code, fields={})
+        return await ask(self, service, operation, **parameters)
+
+    monkeypatch.setattr(AccountClient, "ask", refused)
+    with trio.fail_after(TIMEOUT):
+        async with open_emulator(ACCOUNTS, settings=quick()) as running:
+            results, check = await run(running, f"C3-jitp/active/a-own/{PLAIN}", f"C0/new/a-own/{PLAIN}")
+            left = held(running)
+
+    of_c3 = results[f"C3-jitp/active/a-own/{PLAIN}"]
+    assert (of_c3.status, of_c3.reason) == (status, f"{words}refused: {code}")
+    assert results[f"C0/new/a-own/{PLAIN}"].status is Status.AGREES
+    assert (check.left_behind, any(left.values())) == ([], False)
 
 
 async def test_world_without_the_ca_stands_by_itself() -> None:
@@ -200,8 +270,8 @@ async def test_inferred_row_that_an_account_contradicts_is_told_as_the_oracle_s_
     with trio.fail_after(TIMEOUT):
         async with open_emulator(ACCOUNTS, settings=unlike) as running:
             patterns = (f"C1-jitp/new/a-none/{PLAIN}", f"C1-jitp/new/a-own/{PLAIN}")
-            results, _ = await run(running, *patterns)
-            ours, _ = await run(running, *patterns, real=False)
+            results, _ = await run(running, *patterns, pace=HASTY)
+            ours, _ = await run(running, *patterns, real=False, pace=HASTY)
 
     assert [results[each].status for each in patterns] == [Status.ORACLE_WRONG, Status.AGREES]
     assert [ours[each].status for each in patterns] == [Status.DISAGREES, Status.AGREES]
@@ -219,7 +289,7 @@ async def test_record_that_cannot_be_made_is_not_known_and_stops_nothing_else() 
     assert transfer.status is Status.FAILED
     assert "ServiceUnavailableException" in transfer.reason
     assert new.status is Status.AGREES
-    assert (check.notes, left["certificates"]) == ([], 0)
+    assert (check.left_behind, left["certificates"]) == ([], 0)
 
 
 async def test_what_accounts_that_exist_refuse_is_skipped_and_on_our_own_a_failure() -> None:
@@ -332,7 +402,9 @@ def test_what_a_killed_check_left_can_be_removed(tmp_path: Path) -> None:
     [
         ("nonsense\nmore\n", 2, "line 1: not a line of what was made: 'nonsense'"),
         (Made(account="elsewhere", ca_id="1").to_json(), 2, "account 'elsewhere' of the journal is not one of 'dev'"),
-        (Made(account="dev", policy="gone").to_json() + "\n" + '{"acc', 0, "what the check made is removed"),
+        (Made(account="dev", policy="production").to_json(), 2, "'production' was made by no check"),
+        (Made(account="dev", things=(("1", "robot-1"),)).to_json(), 2, "'robot-1' was made by no check"),
+        (Made(account="dev", policy="devicesim-check-1").to_json() + '\n{"acc', 0, "what the check made is removed"),
     ],
 )
 def test_journal_of_something_else_is_refused(tmp_path: Path, text: str, code: int, message: str) -> None:
@@ -346,6 +418,29 @@ def test_journal_of_something_else_is_refused(tmp_path: Path, text: str, code: i
     assert process.returncode == code, err
     assert message in err
     assert "Traceback" not in err
+
+
+def test_emulator_that_ends_under_the_check_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "old.xml").write_text("<of an earlier check/>")
+    process = start("check", "--junit", "old.xml", cwd=tmp_path)
+    assert process.stderr is not None
+    assert "devicesim: running\n" in iter(process.stderr.readline, "")
+    os.kill(child_of(process.pid), signal.SIGKILL)
+    out, err = process.communicate(timeout=TIMEOUT)
+
+    assert (process.returncode, out) == (3, "")
+    assert err == "devicesim: error: the emulator ended by signal 9 while the run went on\n"
+    assert not list(tmp_path.iterdir()), "neither a report, of this check or of an earlier one, nor a journal"
+
+
+def test_report_that_cannot_be_written_hides_no_result(tmp_path: Path) -> None:
+    process = start("check", "--quiet", "--only", f"C1-jitp/new/a-own/{PLAIN}", "--junit", "/dev/full", cwd=tmp_path)
+    out, err = process.communicate(timeout=TIMEOUT)
+
+    assert process.returncode == 2
+    assert out.endswith("1 of 1 cases agree with the oracle.\n")
+    assert err.splitlines()[0] == "devicesim: error: /dev/full cannot be written: No space left on device"
+    assert Path("/dev/full").exists()
 
 
 def test_accounts_behind_a_url_are_checked_through_the_address_given(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -656,6 +656,328 @@ def test_15_a_port_on_which_nobody_listens(bench: Bench, a: Account, material: M
     assert "nothing listens there" in told.arguments(15)
 
 
+# --- two faults at once, and one that looks like another: what is to be mended first is told first ---
+
+
+def switch_off(account: Account) -> None:
+    """Make the account's CA INACTIVE."""
+    iot = iot_of(account)
+    (ca,) = iot.list_ca_certificates()["certificates"]
+    iot.update_ca_certificate(certificateId=ca["certificateId"], newStatus="INACTIVE")
+
+
+def log_refusals(account: Account) -> None:
+    """All that AWS IoT logs of them."""
+    iot_of(account).set_v2_logging_options(
+        roleArn=ROLE,
+        defaultLogLevel="ERROR",
+        eventConfigurations=[{"eventType": "Connection.AuthNError", "logLevel": "ERROR"}],
+    )
+
+
+def expired() -> str:
+    """The section of a fleet file whose certificates ended yesterday."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    begin, end = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (yesterday - timedelta(days=1), yesterday))
+    return f"[devices]\nnot_before = {begin}\nnot_after = {end}"
+
+
+@pytest.mark.parametrize("next_one", ["CA", "certificate"])
+def test_wrong_root_and_something_inactive_behind_it(
+    bench: Bench, a: Account, material: Material, next_one: str
+) -> None:
+    register(a, material.authority)
+    if next_one == "CA":
+        switch_off(a)
+    else:
+        register_leaf(a, material.leaf(), "INACTIVE")
+
+    told = bench.diagnose(bench.fleet(more=f'[tls]\nroots = "{material.directory / "ca.pem"}"'))
+
+    assert told.causes == [9, 2 if next_one == "CA" else 13]
+    assert told.device["oracle"] == ""
+
+
+def test_no_server_name_and_expired(bench: Bench, a: Account, material: Material) -> None:
+    register(a, material.authority, body=template())
+
+    told = bench.diagnose(bench.fleet(group='sni = "none"', more=expired()))
+
+    assert told.causes == [3, 13]
+    assert told.device["oracle"] == ""  # it has no word for a certificate that is not valid
+
+
+def test_443_without_alpn_and_no_server_name(bench: Bench, a: Account, material: Material) -> None:
+    register(a, material.authority, body=template())
+
+    told = bench.diagnose(bench.fleet(group='sni = "none"', more="[mqtt]\nport = 443"), port=a.mqtt_alpn_port)
+
+    assert (told.causes[0], told.causes[-1]) == (12, 3)
+
+
+def test_the_ca_inactive_and_a_namesake_active(bench: Bench, a: Account, material: Material) -> None:
+    register(a, new_authority(), body=template())
+    register(a, material.authority, body=template(), setAsActive=False)
+
+    told = bench.diagnose(bench.fleet())
+
+    assert told.causes == [2, 4]
+    assert f"CA {material.authority.certificate_id[:8]} is INACTIVE in a" in told.arguments(2)
+
+
+def test_a_namesake_beside_the_ca_is_no_cause(bench: Bench, a: Account, material: Material) -> None:
+    register(a, new_authority(), body=template())
+    register(a, material.authority)
+    register_leaf(a, material.leaf(), policy=connect_policy("client/somebody"))
+
+    told = bench.diagnose(bench.fleet())
+
+    assert told.causes[0] == 7
+    assert 4 not in told.causes
+
+
+def test_the_ca_in_another_mode_than_the_devices_count_on(bench: Bench, a: Account, material: Material) -> None:
+    register(a, material.authority, body=template())
+
+    told = bench.diagnose(bench.fleet(group='sni = "none"', a_mode="DEFAULT"))
+
+    assert told.causes == [3, 10]
+    assert "is SNI_ONLY in a, the fleet file wants DEFAULT" in told.arguments(10)
+
+
+def test_a_template_that_fails_in_the_account_that_is_named_by_mistake(
+    bench: Bench, a: Account, b: Account, material: Material
+) -> None:
+    register(a, material.authority, body=template())
+    register(b, material.authority, body=template(parameters=("CommonName", "Country", "Id")))
+
+    told = bench.diagnose(bench.fleet(group='sni = "other:b"'))
+
+    assert told.causes[:2] == [3, 5]
+    assert told.device["oracle"].endswith("(10c.pending [D+M])")
+
+
+def test_revoked_in_the_account_that_is_named_by_mistake(
+    bench: Bench, a: Account, b: Account, material: Material
+) -> None:
+    register(a, material.authority, body=template())
+    register(b, material.authority)
+    register_leaf(b, material.leaf(), "REVOKED")
+    log_refusals(b)
+
+    told = bench.diagnose(bench.fleet(group='sni = "other:b"'))
+
+    assert told.causes == [3, 13]
+    assert "b logged DEVICE_CERTIFICATE_REVOKED" in told.arguments(13)
+
+
+def test_a_device_that_another_account_takes_says_so(bench: Bench, b: Account, material: Material) -> None:
+    register(b, material.authority, body=template())
+
+    told = bench.diagnose(bench.fleet(group='sni = "other:b"', attempts=4))
+
+    assert (told.code, told.causes) == (0, [])
+    assert told.device["seen"] == "accepted by b, though a is dialled"
+
+
+def test_no_policy_and_the_ca_inactive(bench: Bench, a: Account, material: Material) -> None:
+    register(a, material.authority)
+    register_leaf(a, material.leaf(), policy=None)
+    switch_off(a)
+
+    told = bench.diagnose(bench.fleet())
+
+    assert told.causes[0] == 7
+    assert 2 not in told.causes
+
+
+def test_denied_and_the_client_id_taken(bench: Bench, a: Account, material: Material) -> None:
+    register(a, material.authority)
+    iot = register_leaf(a, material.leaf(0), policy=connect_policy("client/somebody"))
+    stranger = material.leaf(7)
+    arn = iot.register_certificate(certificatePem=certificate_pem(stranger.certificate), status="ACTIVE")[
+        "certificateArn"
+    ]
+    iot.create_policy(policyName="all", policyDocument=ALLOW_ALL)
+    iot.attach_policy(policyName="all", target=arn)
+
+    with rival(a, stranger, "robot-000000"):
+        told = bench.diagnose(bench.fleet(), hold=0.2)
+
+    assert told.causes[0] == 7
+
+
+def test_a_record_deleted_made_again_and_left_without_policy(bench: Bench, a: Account, material: Material) -> None:
+    register(a, material.authority, body=template(), allowAutoRegistration=False)
+    fleet, iot, leaf = bench.fleet(), iot_of(a), material.leaf()
+
+    gone = bench.diagnose(fleet)
+    iot.register_certificate(certificatePem=certificate_pem(leaf.certificate), status="INACTIVE")
+    inactive = bench.diagnose(fleet)
+    iot.update_certificate(certificateId=leaf.certificate_id, newStatus="ACTIVE")
+    bare = bench.diagnose(fleet)
+
+    assert [each.causes[0] for each in (gone, inactive, bare)] == [2, 13, 7]
+    assert [each.device["oracle"].rpartition("(")[2].partition(" ")[0] for each in (gone, inactive, bare)] == [
+        "10b.ca-off.sA",
+        "10c.inactive",
+        "10c.active.denied",
+    ]
+
+
+def test_denied_after_quick_tries_is_not_told_as_a_first_drop(bench: Bench, a: Account, material: Material) -> None:
+    denying = json.loads(connect_policy("client/somebody"))
+    register(a, material.authority, body=template(policy={"PolicyDocument": denying}))
+
+    told = bench.diagnose(bench.fleet(attempts=4))
+
+    assert told.causes[0] == 7
+    assert told.device["oracle"].startswith("as IoT Core should: ACTIVE, but no attached policy lets it connect")
+
+
+def test_a_template_that_fails_in_a_fleet_that_is_too_fast(devicesim: Devicesim, tmp_path: Path) -> None:
+    fleet = tmp_path / "many.toml"
+    fleet.write_text(
+        f"""
+version = 1
+name = "many"
+[accounts.a]
+id = "111111111111"
+ca_mode = "SNI_ONLY"
+provisioning = "JITP"
+template = '{template(parameters=("CommonName", "Country", "Id"))}'
+[groups.g]
+count = 30
+account = "a"
+[arrival]
+rate = "200/s"
+[retry]
+first_delay = [0.3, 0.4]
+attempts = 2
+""",
+        encoding="utf-8",
+    )
+
+    outcome = devicesim("diagnose", fleet, "--group", "g", "--hold", "0", "--json")
+
+    firsts = {each["findings"][0]["number"] for each in json.loads(outcome.out)["devices"] if not each["like"]}
+    assert firsts == {5}
+
+
+# --- the target is at fault ---
+
+
+@pytest.fixture
+def faulty(emulator: Emulator) -> Iterator[Callable[..., str]]:
+    """Injects faults, which end with the test."""
+    yield emulator.inject
+    emulator.clear_faults()
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "says"),
+    [
+        ("server_certificate_expired", 13, "the server's certificate is expired or not yet valid to it"),
+        ("server_certificate_wrong_name", 14, "the server's certificate is not for"),
+    ],
+)
+def test_a_certificate_of_the_server_that_will_not_do(
+    bench: Bench, a: Account, material: Material, faulty: Callable[..., str], fault: str, cause: int, says: str
+) -> None:
+    register(a, material.authority, body=template())
+    faulty(kind=fault)
+
+    told = bench.diagnose(bench.fleet())
+
+    assert told.causes == [cause]
+    assert says in told.arguments(cause)
+
+
+def test_jitp_that_takes_eight_seconds(
+    bench: Bench, a: Account, material: Material, faulty: Callable[..., str]
+) -> None:
+    """To the device that gives up it is patience that it lacks; neither template nor role is blamed."""
+    register(a, material.authority, body=template())
+    faulty(kind="delay_provisioning", seconds=8.0)
+
+    told = bench.diagnose(bench.fleet(attempts=3))
+
+    assert told.causes == [1]
+    assert told.device["oracle"].endswith("(10c.pending [D+M])")
+
+
+def test_a_front_door_whose_clock_is_years_ahead(
+    bench: Bench, a: Account, material: Material, faulty: Callable[..., str]
+) -> None:
+    register(a, material.authority, body=template())
+    log_refusals(a)
+    faulty(kind="clock_skew", seconds=5 * 365 * 86_400.0)
+
+    told = bench.diagnose(bench.fleet())
+
+    assert told.causes[0] == 13
+    assert "a logged NOT_AUTHENTICATED" in told.arguments(13)
+
+
+@pytest.mark.parametrize("fault", ["drop_after_handshake", "refuse_connect"])
+def test_a_refusal_that_nothing_explains_is_told_as_such(
+    bench: Bench, a: Account, material: Material, faulty: Callable[..., str], fault: str
+) -> None:
+    register(a, material.authority)
+    register_leaf(a, material.leaf())
+    faulty(kind=fault)
+
+    told = bench.diagnose(bench.fleet())
+
+    assert told.device["oracle"].startswith("not what IoT Core should do: ACTIVE, and its policy lets it connect")
+    assert max((each["score"] for each in told.device["findings"]), default=0) < 3
+    assert any("AWS IoT's log in a" in each for each in told.device["would_need"])
+
+
+def test_a_first_drop_that_registers_nothing_is_not_what_should_be(
+    bench: Bench, a: Account, material: Material, faulty: Callable[..., str]
+) -> None:
+    register(a, material.authority, body=template())
+    faulty(kind="drop_after_handshake")
+
+    told = bench.diagnose(bench.fleet())
+
+    assert told.device["oracle"].startswith("not what IoT Core should do: SNI of the one account with the CA")
+    assert told.device["oracle"].endswith("but a has no record of it")
+
+
+def test_a_broker_that_accepts_and_then_cuts_the_connection(bench: Bench, a: Account, material: Material) -> None:
+    register(a, material.authority)
+    iot = register_leaf(a, material.leaf())
+
+    def deactivate() -> None:
+        while not bench.emulator.history(verdict="admitted"):
+            time.sleep(0.02)
+        iot.update_certificate(certificateId=material.leaf().certificate_id, newStatus="INACTIVE")
+
+    cutting = threading.Thread(target=deactivate, daemon=True)
+    cutting.start()
+    told = bench.diagnose(bench.fleet(attempts=1), hold=3.0)
+    cutting.join(10)
+
+    assert told.device["seen"].startswith("closed after CONNACK")
+    assert told.causes[0] == 13
+
+
+def test_an_account_whose_calls_are_throttled_or_fail_is_asked_all_the_same(
+    bench: Bench, a: Account, material: Material, faulty: Callable[..., str]
+) -> None:
+    register(a, material.authority)
+    register_leaf(a, material.leaf(), policy=None)
+    faulty(kind="throttle_api", operation="DescribeCertificate", count=2)
+    faulty(kind="api_unavailable", operation="TestAuthorization")
+
+    told = bench.diagnose(bench.fleet())
+
+    assert told.causes[0] == 7
+    assert "no policy is attached to the certificate in a" in told.arguments(7)
+
+
 # --- healthy ---
 
 
@@ -703,7 +1025,7 @@ first_delay = [0.4, 0.5]
     outcome = devicesim("diagnose", fleet, "--hold", "0.1")
 
     assert outcome.code == 0, outcome.out + outcome.err
-    assert outcome.out.startswith("device 0 (jitr-000000) is connected: accepted on try 2, and open for 0 s.")
+    assert outcome.out.startswith("device 0 (jitr-000000) is connected: accepted, and open for 0 s (try 2).")
 
 
 # --- what it is asked about ---
@@ -736,7 +1058,7 @@ def test_a_whole_run_is_told_from_its_record_alone(bench: Bench, recorded: Path)
     assert document["connected"] == 1
     assert "no account is asked" in outcome.err
     assert {each["findings"][0]["number"] for each in document["devices"][1:]} == {2}
-    assert told.out.startswith("2 devices: device 1 (robot-000001), device 2 (robot-000002): not connected")
+    assert told.out.startswith("2 devices of group g: device 1 (robot-000001), device 2 (robot-000002): not")
     assert told.out.endswith("1 of 3 devices are connected.\n")
 
 

@@ -60,6 +60,7 @@ def rows(record: Path, query: str) -> list[Sequence[Any]]:
         ("dev-staging-prod.toml", 0),
         ("quotas.toml", 0),
         ("faults.toml", 0),
+        ("mistakes.toml", 0),
     ],
 )
 def test_a_shipped_fleet_ends_as_it_says(fleet: str, code: int, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ must answer, and does nothing then; without any it has done what the call asks f
 call AWS names is not documented, so each will do.
 
 Connections are the oracle's affair: the model is told what comes of one (:meth:`Model.registered`,
-:meth:`Model.presented`), and knows what follows of itself (JITP ends, an activator acts).
+:meth:`Model.presented`), and knows what follows of itself: JITP, which ends in its time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,17 @@ HELD_FAST: Final = (REVOKED, PENDING_TRANSFER)
 
 ALLOW, OTHER, DENY = "allow", "other", "deny"
 """Policies: everything is allowed; something is, but not to connect; connecting is denied whatever else allows it."""
-GOOD, BARRED, BROKEN = "good", "barred", "broken"
-"""Templates: with the policy ``allow``; with the policy ``other``; one that asks the subject for what it has not."""
-ATTACHED_BY: Final[Mapping[str, str]] = {GOOD: ALLOW, BARRED: OTHER}
+GOOD, BARRED, BROKEN, NAMED, DISABLED = "good", "barred", "broken", "named", "disabled"
+"""Templates: with the policy ``allow``; with the policy ``other``; one that asks the subject for what it has not; a
+provisioning template like the first; and one that is not enabled."""
+ATTACHED_BY: Final[Mapping[str, str]] = {GOOD: ALLOW, BARRED: OTHER, NAMED: ALLOW}
+"""What those that work attach."""
 
 RIGHT, FOREIGN_CODE, FOREIGN_KEY = "right", "foreign code", "foreign key"
 """Verification certificates: as it should be; with the code of another account; signed by another CA."""
 
 JITP_SECONDS: Final = 2.0
+"""From the connection to the end of the template's run, as ``emulator_support.World`` has it."""
 
 Errors = frozenset[str]
 NONE: Final[Errors] = frozenset()
@@ -301,7 +304,7 @@ class Model:
                 continue
             del self.runs[spot]
             record = self.records.get(spot)
-            if record is not None and record.status == PENDING_ACTIVATION and run.template != BROKEN:
+            if record is not None and record.status == PENDING_ACTIVATION and run.template in ATTACHED_BY:
                 added = {ATTACHED_BY[run.template]}
                 self._put(spot, status=ACTIVE, policies=record.policies | added, thing=True)
 
@@ -320,7 +323,7 @@ class Model:
             ca = rules.CARegistration(mode=held.mode, active=held.active, auto_registration=held.auto)
             if held.template is None and activator is not None:
                 provisioning, added, thing = "JITR", frozenset({activator.policy}), activator.thing
-            elif held.template is not None and held.template != BROKEN:
+            elif held.template in ATTACHED_BY and held.template is not None:
                 provisioning, added, thing = "JITP", frozenset({ATTACHED_BY[held.template]}), True
         if record is not None:
             certificate = rules.CertificateView(status=record.status, mode=record.mode, policy_allows=record.allowed)

@@ -10,11 +10,12 @@ from cryptography.hazmat.primitives import serialization
 from devicesim import rules
 from devicesim.emulator import admission
 from devicesim.emulator.admission import Decision, Presented, Verdict
+from devicesim.emulator.state.records import RegistrationConfig
 from devicesim.outcome import DeviceOutcome
 from devicesim.pki.authority import Authority, new_shared_authority
 from devicesim.pki.identity import Identity, certificate_pem
 from devicesim.pki.profile import KeyType, Profile, Subject
-from tests.emulator_support import ALLOW_ALL, EPOCH, A, B, C, World, template
+from tests.emulator_support import ALLOW_ALL, EPOCH, ROLE, A, B, C, World, template
 from tests.property import oracle_model as model
 from tests.property.oracle_model import Place
 
@@ -34,7 +35,8 @@ REASONS: Final[Mapping[str, frozenset[str]]] = {
     "10c.pending-transfer": frozenset({"DEVICE_CERTIFICATE_INACTIVE"}),  # as INACTIVE (§10c)
     "10c.revoked": frozenset({"DEVICE_CERTIFICATE_REVOKED"}),
     _DENIED_ROW: frozenset({"AUTHORIZATION_FAILURE"}),
-    **dict.fromkeys(("10b.C1.sB", "10b.C2.sB", "10b.C3.sX", "10b.C4.sX", "10d.sni-only.sB"), _NOT_REGISTERED),
+    **dict.fromkeys(("10b.C0.any", "10b.C1.sB", "10b.C2.sB", "10b.C3.sX", "10b.C4.sX"), _NOT_REGISTERED),
+    "10d.sni-only.sB": _NOT_REGISTERED,
     "10d.default.sB.no-ca": _NOT_REGISTERED | {"SNI_MISUSED"},
     "10b.ca-off.sA": _NOT_REGISTERED | {"SNI_MISUSED"},
 }
@@ -99,12 +101,24 @@ POLICIES: Final[Mapping[str, str]] = {
     model.OTHER: ALLOW_ALL.replace("iot:*", "iot:Publish"),
     model.DENY: ALLOW_ALL.replace("Allow", "Deny").replace("iot:*", "iot:Connect"),
 }
-BODIES: Final[Mapping[str, str]] = {
-    model.GOOD: template(policy={"PolicyName": model.ALLOW}),
-    model.BARRED: template(policy={"PolicyName": model.OTHER}),
-    model.BROKEN: template(parameters=("CommonName", "Id", "Country"), policy={"PolicyName": model.ALLOW}),
+_GOOD = template(policy={"PolicyName": model.ALLOW})
+CONFIGS: Final[Mapping[str, RegistrationConfig]] = {
+    name: RegistrationConfig(template_body=body, role_arn=ROLE)
+    for name, body in (
+        (model.GOOD, _GOOD),
+        (model.BARRED, template(policy={"PolicyName": model.OTHER})),
+        (
+            model.BROKEN,
+            template(parameters=("CommonName", "Id", "Country"), policy={"PolicyName": model.ALLOW}),
+        ),
+    )
+} | {name: RegistrationConfig(template_name=name) for name in (model.NAMED, model.DISABLED)}
+CONFIG_NAMES: Final = {config: name for name, config in CONFIGS.items()}
+PROVISIONING_TEMPLATES: Final[Mapping[str, tuple[str, bool]]] = {
+    model.NAMED: (_GOOD, True),
+    model.DISABLED: (_GOOD, False),
 }
-TEMPLATE_NAMES: Final = {body: name for name, body in BODIES.items()}
+"""Body, and whether it is enabled."""
 
 
 @cache
@@ -160,6 +174,7 @@ ENDPOINTS: Final = tuple(endpoint(at) for at in PLACES)
 ODD_NAMES: Final = (
     *(spell(endpoint(at)) for how, spell in SPELLINGS.items() if how for at in PLACES),
     "nobody-ats.iot.us-east-1.localhost",
+    "nöbody-ats.iot.us-east-1.localhost",
     endpoint(PLACES[0]).replace("-ats", ""),
     "us-east-1",
     "127.0.0.1",

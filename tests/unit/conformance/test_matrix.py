@@ -38,11 +38,16 @@ def test_every_row_that_decides_a_connection_is_acted_out_on_every_transport() -
 
 
 def test_rows_that_follow_from_others_are_acted_out_too() -> None:
-    followed = {row.id for case in CASES for row in expectation(case, STAND_INS).rests_on}
+    followed: dict[str, set[str]] = {}
+    for case in CASES:
+        for row in expectation(case, STAND_INS).rests_on:
+            followed.setdefault(row.id, set()).add(case.transport.name)
 
-    assert {row.id for row in (rules.JITP, rules.JITR, rules.JITR_NOBODY, rules.SNI_CASE, rules.SNI_NOT_A_NAME)} <= (
-        followed
-    )
+    everywhere = {each.name for each in TRANSPORTS}
+    for row in (rules.JITP, rules.JITR, rules.JITR_NOBODY, rules.SNI_CASE, rules.SNI_NOT_A_NAME):
+        assert followed[row.id] == everywhere, row.id
+    assert followed[rules.MQTT5_CLOSE.id] == {each.name for each in TRANSPORTS if each.mqtt == "5"}
+    assert followed[rules.JIT_ON_443.id] == {each.name for each in TRANSPORTS if each.port == 443}
 
 
 def test_transports_are_the_product_of_tls_mqtt_and_port() -> None:
@@ -81,6 +86,8 @@ def test_every_case_can_be_set_up() -> None:
             assert record.alone or role in case.world.holders, case.name
             if record.status is RecordStatus.PENDING:
                 assert case.world.holders[role].provisioning != "jitp", case.name
+            if record.status is RecordStatus.VISITED:
+                assert case.world.holders[role].provisioning == "jitp", case.name
             if record.status is RecordStatus.TRANSFER:
                 assert "b" not in case.state.records, case.name
 
@@ -120,6 +127,40 @@ def test_patterns_select_by_name_by_part_or_by_row(patterns: list[str], matches:
         wanted = {name for name in wanted if "handshake" not in name}
     assert {case.name for case in chosen} == wanted
     assert wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "ends"),
+    [
+        # §10b "sA, later sB: independent JIT in each; same certificateId, two records", by two real first connections
+        ("C4-jitp/visited/b-own", "10b.C4.sB", "provisioned b"),
+        ("C3-jitp/visited/b-own", "10d.default.sB.ca", "provisioned b"),
+        ("C4-jitp/visited-both/a-own", "10c.active.allowed", "provisioned a"),
+        # §10c "ACTIVE, no policy / denied"
+        ("C1-jitp/denied/a-own", "10c.active.denied", "refused"),
+        ("C1-jitp/barred/a-own", "10c.active.denied", "refused"),
+        ("C1-jitp/barred/a-none", "10c.active.denied", "refused"),
+        # §10c "CA deactivated after registration, leaf ACTIVE", with and without SNI
+        ("C1-inactive/active/a-own", "10c.active.ca-off", "provisioned a"),
+        ("C1-inactive/active/a-none", "10d.default.none", "provisioned a"),
+        # §10d "right SNI, but TCP to a different account's address: SNI decides"
+        ("C1-jitp/new/b-other-a", "10b.C1.sA", "provisioned a"),
+        ("C1-jitp/new/b-none", "10b.C1.none.chain", "provisioned a"),
+        # §1.1 "different Regions are fully independent": the same leaf in two of them
+        ("C1-two-regions/active-in-o/a-own", "10b.C1.sA", "provisioned a"),
+        ("C1-two-regions/visited-o-too/o-none", "10d.default.none", "provisioned o"),
+        ("C1-two-regions/visited-o-too/a-other-region-o", "10d.other-region", "refused"),
+        # §10c "live ACTIVE connection, then set non-ACTIVE"
+        ("C2-jitp/active-live-revoked/a-own", "10c.active.deactivated", "provisioned a"),
+        # §10b "handshake only, any SNI"
+        ("C3-jitp/new-handshake/a-other-b", "10b.handshake-only", "refused"),
+    ],
+)
+def test_what_the_truth_table_says_of_it_is_acted_out(name: str, row: str, ends: str) -> None:
+    (case,) = select(CASES, [f"{name}/{PLAIN.name}"])
+    expected = expectation(case, STAND_INS)
+
+    assert (expected.row.id, " ".join(filter(None, (expected.outcome, expected.account)))) == (row, ends)
 
 
 def test_no_pattern_is_every_case_and_a_pattern_may_match_none() -> None:

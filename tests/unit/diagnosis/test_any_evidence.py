@@ -191,7 +191,6 @@ evidences = st.builds(
         tries_per_second=st.none() | st.floats(0, 1000),
         peers=st.integers(0, 100),
         peers_accepted=st.integers(0, 100),
-        peers_failed_alike=st.integers(0, 100),
         errors=some(words),
     ),
 )

@@ -429,7 +429,11 @@ def test_policy_that_could_not_be_asked_is_suspected_of_an_active_certificate() 
     unknown = replace(RECORD, policies=None, connect_allowed=None)
 
     assert ranked(world(record=unknown))[0] == 7
-    assert score(world(record=unknown), 7) > score(world(record=replace(unknown, created=None, modified=None)), 7)
+    sometime = [replace(DEV, record=replace(unknown, created=None, modified=None))]
+    patient, quick = (evidence([DROP] * 3, gap=gap, accounts=sometime, tries_allowed=3) for gap in (4.0, 0.5))
+    assert ranked(patient)[0] == 7
+    assert score(patient, 7) > score(quick, 7)
+    assert ranked(quick)[0] == 1
 
 
 def test_what_stands_in_the_way_next_is_a_hint() -> None:

@@ -77,7 +77,8 @@ def test_it_would_need_the_log_and_says_how_it_is_put_on() -> None:
     needs = diagnose(evidence(accounts=BLIND)).would_need
 
     assert needs[-1].endswith(
-        "aws iot set-v2-logging-options --event-configurations eventType=Connection.AuthNError,logLevel=ERROR"
+        "aws iot set-v2-logging-options --role-arn ROLE_ARN --default-log-level ERROR"
+        " --event-configurations eventType=Connection.AuthNError,logLevel=ERROR"
         " --region eu-central-1"
     )
 

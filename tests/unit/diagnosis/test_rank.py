@@ -284,7 +284,7 @@ def test_accepted_connection_that_was_ended_is_not_connected() -> None:
     diagnosis = diagnose(evidence([DROP, ended], accounts=[replace(DEV, record=RECORD)]))
 
     assert not diagnosis.connected
-    assert diagnosis.seen == "closed after CONNACK on try 2: close_notify"
+    assert (diagnosis.seen, diagnosis.tries) == ("closed after CONNACK: close_notify", 2)
 
 
 def test_provisioning_under_way_is_no_cause() -> None:
@@ -300,8 +300,9 @@ def test_provisioning_under_way_is_no_cause() -> None:
 def test_device_that_was_never_started_says_so() -> None:
     diagnosis = diagnose(evidence([]))
 
-    assert (diagnosis.connected, diagnosis.seen, diagnosis.findings) == (False, "never started", ())
-    assert diagnosis.would_need[0].startswith("a try: ")
+    assert (diagnosis.connected, diagnosis.seen, diagnosis.findings) == (False, "no try on record", ())
+    assert diagnosis.would_need[0].startswith("a try that came to its end")
+    assert diagnose(replace(evidence([]), never_started="no CA")).seen == "never started: no CA"
 
 
 def test_try_that_was_cut_short_says_so() -> None:

@@ -226,7 +226,7 @@ def test_what_the_rest_of_the_run_says_is_counted(record: Record) -> None:
 
     refused, same = (run.evidence(number, None, now=START).fleet for number in (1, 4))
 
-    assert (refused.peers, refused.peers_accepted, refused.peers_failed_alike) == (3, 1, 1)
+    assert (refused.peers, refused.peers_accepted) == (3, 1)
     assert (refused.first_tries_per_second, refused.tries_per_second) == (6.0, 6.0)
     assert (refused.same_client_id, refused.errors) == (0, ("no",))
     assert (same.same_client_id, same.peers, same.peers_accepted) == (1, 1, 1)
@@ -297,12 +297,27 @@ async def test_a_run_whose_setup_failed_is_told_by_its_groups(record: Record) ->
     record.write([], errors=[error], groups=False)
     run = record.read()
 
-    told = diagnose_planned(run, clock=lambda: START)
+    told = diagnose_planned(run, ["g", "h"], clock=lambda: START)
 
     assert not run.was_set_up
-    assert [each.device for each in told] == ["group g, which was not started", "group h, which was not started"]
+    assert [(each.device, each.group, each.devices) for each in told] == [("4 devices", "g", 4), ("2 devices", "h", 2)]
     assert {each.findings[0].cause.number for each in told} == {10}
-    assert {each.seen for each in told} == {"never started"}
+    assert {each.seen for each in told} == {f"never started: the run ended before its accounts were set up: {error}"}
+
+
+def test_the_server_name_of_a_run_whose_setup_failed_is_read_as_the_fleet_file_means_it(record: Record) -> None:
+    other = FLEET.replace("[groups.g]", '[accounts.b]\nid = "222222222222"\nca_mode = "none"\n[groups.g]').replace(
+        'sni = "none"', 'sni = "other:b"'
+    )
+    record.fleet = parse_fleet(other, Path("robots.toml"))
+    record.write([], groups=False, text=other)
+
+    g, h = diagnose_planned(record.read(), ["g", "h"], clock=lambda: START)
+
+    assert g.findings == ()
+    assert [each.text for each in h.findings[0].supporting] == [
+        "the server name is the endpoint of b; a is dialled",
+    ]
 
 
 def test_a_fleet_file_of_another_version_is_told(record: Record, fleet: Fleet) -> None:
@@ -364,16 +379,14 @@ async def test_a_certificate_that_cannot_be_minted_is_asked_of_the_accounts(reco
     assert with_it.findings[0].cause.number == 13
 
 
-async def test_a_profile_that_does_not_exist_ends_no_diagnosis(
-    record: Record, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_profile_that_does_not_exist_ends_no_diagnosis(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     record.write([[DROP]])
     run = record.read()
     access = AccountAccess(name="a", account_id="1" * 12, region="us-east-1", profile="nobody")
 
-    async with control_planes(fleet, {"a": access}, ca_id=None, since=START, until=START, clock=time.time) as planes:
+    async with control_planes({"a": access}, ca_id=None, since=START, until=START, clock=time.time) as planes:
         evidence = await planes.ask(run.evidence(0, None, now=START), run.question(0, None))
 
     (line,) = evidence.accounts[0].not_asked

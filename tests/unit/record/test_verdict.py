@@ -158,6 +158,24 @@ def test_record_that_became_pending_elsewhere_is_where_it_ended() -> None:
     assert result.reason == "expected refused; pending in dev"
 
 
+def test_account_of_another_region_is_not_where_a_device_without_sni_ended() -> None:
+    """Each Region has a DEFAULT record of its own, and only the Region that is dialled answers."""
+    records = [held("abroad"), held("prod")]
+    facts = replace(NO_SNI, abroad={"abroad"})
+
+    provisioned = judge(facts, [attempt(1, sni=None)], records, KNOWN_IN_PROD, before=records)
+    pending = judge(
+        facts,
+        [attempt(1, DROP, sni=None)],
+        [held("abroad", "PENDING_ACTIVATION"), held("prod", "PENDING_ACTIVATION")],
+        PENDING_IN_PROD,
+        before=[held("abroad", "PENDING_ACTIVATION")],
+    )
+
+    assert (provisioned.account, provisioned.agrees) == ("prod", True)
+    assert (pending.account, pending.agrees) == ("prod", True)
+
+
 def test_pending_default_record_is_where_a_device_without_sni_ended() -> None:
     old = held("prod", "PENDING_ACTIVATION")
 

@@ -14,7 +14,8 @@ CONNECTED = diagnose(evidence([DROP, None]))
 def test_document_has_causes_with_arguments_and_fixes() -> None:
     (device,) = document([REVOKED]).devices
 
-    assert (device.connected, device.seen) == (False, "closed before CONNACK on try 5: close_notify")
+    assert (device.connected, device.seen, device.tries) == (False, "closed before CONNACK: close_notify", 5)
+    assert (device.group, device.devices) == ("robots", 1)
     assert device.oracle == "as IoT Core should: REVOKED: refused, nothing changes (10c.revoked [D/I])"
     (finding,) = device.findings
     assert (finding.number, finding.id, finding.score) == (13, "certificate", 10)
