@@ -3,6 +3,7 @@
 """
 
 import re
+from collections.abc import Iterator
 
 from devicesim.diagnosis import catalogue, commands
 from devicesim.diagnosis.case import PROVISIONING_SECONDS, Case
@@ -69,15 +70,21 @@ def _no_ca(case: Case, scales: Scales, place: AccountEvidence) -> None:
         return
     planned = " (as the fleet file says)" if place.planned_mode is None else ""
     scales.speaks_for(case.proof, f"the CA is not registered in {place.name} ({place.account_id}, {region}){planned}")
-    elsewhere = [
-        f"{other.name} in {other.region} ({held.mode})"
-        for other in case.evidence.accounts
-        if other is not place and (held := next((ca for ca in other.cas or () if ca.signed_leaf), None)) is not None
-    ]
+    elsewhere = [f"{other.name} in {other.region} has {what}" for other, what in _elsewhere(case, place)]
     if elsewhere:
-        scales.speaks_for(HINT, f"it is registered in {', '.join(elsewhere)}, which does not count here")
+        scales.speaks_for(HINT, f"{', '.join(elsewhere)}, which does not count here")
     mode = place.planned_mode or "SNI_ONLY"
     scales.fix(f"register the CA in {place.name} in {region}, {mode}", _register(place, mode))
+
+
+def _elsewhere(case: Case, place: AccountEvidence) -> Iterator[tuple[AccountEvidence, str]]:
+    """Other accounts with the CA, else with the certificate."""
+    for other in case.evidence.accounts:
+        held = next((ca for ca in other.cas or () if ca.signed_leaf), None)
+        if other is not place and held is not None:
+            yield other, f"the CA ({held.mode})"
+        elif other is not place and other.record is not None:
+            yield other, "the certificate"
 
 
 def _from_outside(case: Case, scales: Scales, place: AccountEvidence) -> None:

@@ -5,11 +5,12 @@ and one of them stands for all. What an account holds of a certificate is part o
 devices that were turned away and never let in.
 """
 
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from devicesim.diagnosis.case import PROVISIONING_SECONDS, Sight, Telling, sight, telling
+from devicesim.diagnosis.case import JITP_SECONDS, PROVISIONING_SECONDS, Sight, Telling, sight, telling
 from devicesim.diagnosis.catalogue import CATALOGUE
 from devicesim.diagnosis.causes_device import REGISTER_THING_PER_SECOND
 from devicesim.diagnosis.evidence import FleetEvidence
@@ -23,13 +24,14 @@ from devicesim.rules import JITP, JITR, Expectation
 
 _DROPS = frozenset({FailureKind.CLOSED_BEFORE_CONNACK, FailureKind.CONNECTION_RESET})
 """How a connection ends that registers a certificate (aws-iot-behaviour.md §2)."""
-JITP_SECONDS = 1.0
+LEAST_JITP_SECONDS = 1.0
 """What JITP takes at least on AWS (§3); what takes longer in a fleet that comes too fast was throttled."""
 MOST_CAUSES = 6
 """Named for one failure: on AWS one and the same drop has many."""
 MOST_GROUPS = 20
 """Named for one cause."""
 
+_PATIENCE = (JITP_SECONDS, PROVISIONING_SECONDS)
 _HANGS_ON_ACCOUNTS = frozenset({Sight.REFUSED, Sight.LOST, Sight.SILENT})
 """What a device saw that accounts had a hand in, so that it counts what they hold of its certificate."""
 
@@ -48,7 +50,8 @@ class _Situation:
     alert: str
     once: bool
     """Tried once."""
-    kept_trying: bool
+    patience: int
+    """How many of the times that causes go by it tried for."""
     gave_up: bool
 
 
@@ -187,7 +190,7 @@ class CauseFold:
         """``attempts`` up to the one that was accepted."""
         accepted = attempts[-1]
         part = _just_in_time(device.expectation or group.expectation) if failure.kind in _DROPS else ""
-        slow = attempts[-2].start - attempts[0].start >= JITP_SECONDS
+        slow = attempts[-2].start - attempts[0].start >= LEAST_JITP_SECONDS
         counts = self._passed[failure].setdefault(
             _Passed(part, group.name, slow), [0, accepted.number, accepted.number]
         )
@@ -205,7 +208,7 @@ class CauseFold:
             tells=telling(failure),
             alert=failure.detail if failure.kind is FailureKind.TLS_ALERT else "" if alert is None else alert.name,
             once=len(attempts) == 1,
-            kept_trying=attempts[-1].start - attempts[0].start >= PROVISIONING_SECONDS,
+            patience=bisect(_PATIENCE, attempts[-1].start - attempts[0].start),
             gave_up=gave_up,
         )
         if situation not in self._examples:

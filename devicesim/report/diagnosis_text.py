@@ -113,7 +113,7 @@ def _finding(place: int, finding: Finding) -> Iterator[RenderableType]:
     cause = finding.cause
     yield _item(
         f"{place}.",
-        Text.assemble((cause.title, HEAD), (f"  (cause {cause.number}, {cause.id}; score {finding.score})", DIM)),
+        Text.assemble((cause.title, HEAD), (f" ({cause.number} {cause.id}, score {finding.score})", DIM)),
     )
     for word, arguments in (("for", finding.supporting), ("against", finding.opposing)):
         if arguments:

@@ -233,10 +233,9 @@ def _causes(failure: FailureSummary) -> Iterator[RenderableType]:
         yield Padding(Text(f"{word}{clean(cause.text)}{share}"), (0, 0, 0, 2))
         if cause.evidence:
             first, *others = (clean(each) for each in cause.groups)
-            more = (
-                f" (and {', '.join(others[:MOST_GROUPS])}{', ...' if others[MOST_GROUPS:] else ''})" if others else ""
-            )
-            yield Padding(Text(f"{first}: {clean(cause.evidence)}{more}", style=DIM), (0, 0, 0, 4))
+            more = ", ..." if others[MOST_GROUPS:] else ""
+            also = f"; also: {', '.join(others[:MOST_GROUPS])}{more}" if others else ""
+            yield Padding(Text(f"{first}: {clean(cause.evidence)}{also}", style=DIM), (0, 0, 0, 4))
     explained = sum(cause.devices for cause in failure.causes)
     if failure.causes and explained < failure.devices:
         without = f"no cause stands out, {failure.devices - explained} of {_devices(failure.devices)}"

@@ -20,8 +20,8 @@ device 7 (robot-000007) of group robots: not connected
 closed before CONNACK: close_notify (try 5)
 as IoT Core should: INACTIVE: refused, nothing changes (10c.inactive [D/I])
 
-1. the certificate is not ACTIVE or not valid now, or a clock is wrong  (cause
-   13, certificate; score 10)
+1. the certificate is not ACTIVE or not valid now, or a clock is wrong (13
+   certificate, score 10)
    for     9 the certificate is INACTIVE in dev
            1 it is what IoT Core should do, by row 10c.inactive [D/I]
    fix: make the certificate ACTIVE in dev
@@ -37,7 +37,7 @@ device 7 (robot-000007) of group robots: not connected
 closed before CONNACK: close_notify (try 5)
 as IoT Core should: INACTIVE: refused, nothing changes (10c.inactive [D/I])
 
-1. the certificate is not ACTIVE or not valid now, or a clock is wrong  (cause 13, certificate; score 10)
+1. the certificate is not ACTIVE or not valid now, or a clock is wrong (13 certificate, score 10)
    for     9 the certificate is INACTIVE in dev
            1 it is what IoT Core should do, by row 10c.inactive [D/I]
    fix: make the certificate ACTIVE in dev
