@@ -309,8 +309,8 @@ class Check:
         casts = []
         for number, case in enumerate(cases):
             name = f"{NAME}-{self._run_id}-{world.name}-{number}"
-            profile = Profile(subject=Subject(common_name=name))
-            casts.append(Cast(case=case, identity=authority.mint_random(number, profile=profile), name=name))
+            identity = authority.mint_random(number, profile=Profile(subject=Subject(common_name=name)))
+            casts.append(Cast(case=case, identity=identity, name=name, certificate_id=identity.certificate_id))
         needed = frozenset().union(*(case.roles for case in cases))
         actors = {role: actor for role, actor in self._actors.items() if role in needed}
         settle = self._setting.pace.settle

@@ -46,10 +46,8 @@ class Cast:
     identity: Identity
     name: str
     """Its common name, its client id, and the name of the thing that JITP makes for it."""
-
-    @property
-    def certificate_id(self) -> str:
-        return self.identity.certificate_id
+    certificate_id: str
+    """The identity's, which takes hashing to have."""
 
 
 _WITH_POLICY = frozenset(

@@ -20,6 +20,7 @@ _WRONG = (Status.DISAGREES, Status.ORACLE_WRONG)
 def junit(result: CheckResult) -> str:
     """The document, with its declaration."""
     suites = ET.Element("testsuites", {"name": "devicesim check", **_counts(result.cases)})
+    del suites.attrib["skipped"]  # the schema has it in a suite alone
     when = datetime.fromtimestamp(result.started_at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     for account in dict.fromkeys(case.account for case in result.cases):
         cases = [case for case in result.cases if case.account == account]

@@ -28,7 +28,7 @@ from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.certificates import Certificates
 from devicesim.emulator.state.records import CertificateMode, CertificateStatus
 from devicesim.emulator.state.things import Things
-from tests.integration.test_check import ACCOUNTS, HASTY, setting
+from tests.integration.test_check import ACCOUNTS, HASTY, held, run, setting
 
 TIMEOUT = 60.0
 CASES = matrix()
@@ -454,3 +454,14 @@ async def test_planted_fault_is_found_by_each_of_its_cases(name: str, monkeypatc
 
     assert {each.status for each in told.values()} == {Status.DISAGREES}, [each.reason for each in told.values()]
     assert fault.reason in told[whole(fault.cases[0])].reason
+
+
+async def test_what_is_registered_where_it_should_not_be_is_removed_too(monkeypatch: Patch) -> None:
+    FAULTS["any-account"].plant(monkeypatch)
+    with trio.fail_after(TIMEOUT):
+        async with open_emulator(ACCOUNTS, settings=quick()) as running:
+            told, check = await run(running, *map(whole, FAULTS["any-account"].cases), real=False, pace=HASTY)
+            left = held(running)
+
+    assert {each.status for each in told.values()} == {Status.DISAGREES}
+    assert (check.left_behind, any(left.values())) == ([], False)

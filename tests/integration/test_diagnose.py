@@ -7,10 +7,11 @@ The emulator runs in a thread of this process, the command line in this one: not
 import json
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -467,6 +468,8 @@ def test_10_a_default_registration_that_another_account_has_already(
     told = Told(outcome.code, json.loads(outcome.out), outcome.err)
     assert told.causes[0] == 10
     assert "ResourceAlreadyExistsException" in told.arguments(10)
+    assert told.device["seen"].startswith("never started: the run ended before its accounts were set up: account 'a'")
+    assert "has no group 'x'" in bench.command("diagnose", path.parent / "run", "--group", "x").err
 
 
 def test_10_a_default_registration_that_was_never_made(bench: Bench, b: Account, material: Material) -> None:
@@ -1099,6 +1102,16 @@ def test_a_run_is_told_by_what_its_accounts_say_now(bench: Bench, a: Account, re
     assert outcome.err == ""
 
 
+def test_a_run_that_goes_on_is_told_so_far(bench: Bench, recorded: Path) -> None:
+    with closing(sqlite3.connect(recorded / "run.sqlite")) as opened, opened:
+        opened.execute("UPDATE run SET status = 'running', ended_at = NULL")
+
+    outcome = bench.command("diagnose", recorded, "--json")
+
+    assert outcome.code == 99
+    assert "goes on, or was killed: this is what it has seen so far" in outcome.err
+
+
 def test_without_control_plane_it_says_what_it_can_and_what_it_would_need(bench: Bench) -> None:
     told = bench.diagnose(bench.fleet(group='sni = "none"'), "--no-control-plane")
 
@@ -1134,6 +1147,7 @@ def test_what_nobody_is_called_is_told_with_what_there_is(bench: Bench, recorded
         (("diagnose", fleet, "1", "--group", "g"), "DEVICE and --group exclude each other"),
         (("diagnose", recorded, "--cacert", "x"), "--connect-to and --cacert are for a FLEET"),
         (("diagnose", fleet, "--hold", "-1"), "is not in the range 0"),
+        (("diagnose", fleet, "--hold", "nan"), "'nan' is not a number of seconds"),
         (("diagnose", fleet, "--connect-to", "nowhere"), "'nowhere' is not HOST:PORT"),
         (("diagnose", recorded, "--ca", recorded / "nothing"), "cannot be read: No such file"),
     ):

@@ -14,7 +14,7 @@ from devicesim.diagnosis.evidence import (
     TemplateEvidence,
 )
 from devicesim.diagnosis.rank import diagnose
-from devicesim.outcome import FailureKind, Stage
+from devicesim.outcome import Failure, FailureKind, Stage
 from tests.diagnosis_support import (
     CA_ID,
     CERTIFICATE,
@@ -594,3 +594,79 @@ def test_record_without_port_or_roots_claims_neither() -> None:
     assert ranked(given)[0] == 12
     assert finding(diagnose(given), 12).opposing == ()
     assert "8883" not in " ".join(texts(given, 15))
+
+
+# --- two at once ---
+
+
+def test_what_the_account_named_by_mistake_does_is_only_a_hint_however_much_it_is() -> None:
+    holders = [replace(PROD, name=f"prod-{number}", endpoint=f"x{number}-ats.iot.e.example") for number in range(20)]
+    event = LogEvent(time=START, event_type="Connection.AuthNError", reason="DEVICE_CERTIFICATE_NOT_REGISTERED")
+    named = replace(PROD, cas=(), logs=(event,))
+
+    diagnosis = diagnose(evidence(server_name=PROD_NAME, accounts=[DEV, named, *holders]))
+
+    assert [each.cause.number for each in diagnosis.findings][:2] == [3, 2]
+    assert {argument.weight for argument in finding(diagnosis, 2).supporting} == {1}
+    assert finding(diagnosis, 2).score < finding(diagnosis, 3).score
+
+
+def test_a_template_that_cannot_succeed_is_mended_before_the_rate() -> None:
+    throttled = replace(UNRESOLVED, error="ThrottlingException", message="Rate exceeded")
+    lacking = jitp(missing_parameters=("AWS::IoT::Certificate::Country",))
+    given = evidence(fleet=FAST, accounts=[replace(DEV, cas=(lacking,), record=PENDING, provisioning=(throttled,))])
+
+    assert ranked(given)[:2] == [5, 8]
+
+
+def test_serial_number_of_a_template_is_held_against_the_subject_with_less_certainty() -> None:
+    """Some take it for the certificate's own, which is never missing."""
+
+    def weight(parameter: str) -> int:
+        lacking = jitp(missing_parameters=(f"AWS::IoT::Certificate::{parameter}",))
+        return finding(diagnose(world(record=PENDING, cas=(lacking,))), 5).supporting[0].weight
+
+    assert (weight("Country"), weight("SerialNumber")) == (9, 3)
+
+
+def test_wanted_template_is_part_of_the_command_that_registers_the_ca() -> None:
+    given = world(cas=(), planned_template=True)
+
+    assert "--registration-config file://registration-config.json" in commands(given, 2)[0]
+
+
+def test_trusted_role_may_still_be_allowed_too_little() -> None:
+    diagnosis = diagnose(world(record=PENDING, cas=(jitp(role_asked=True),), provisioning=None))
+
+    assert [(each.cause.number, each.score) for each in diagnosis.findings] == [(5, 3), (6, 2)]
+    assert (
+        "whether arn:aws:iam::444455556666:role/jitp may do what the template asks (AWSIoTThingsRegistration): that was"
+        " not looked at" in diagnosis.would_need
+    )
+
+
+def test_ca_in_another_mode_than_planned_matters_where_no_server_name_is_sent() -> None:
+    accounts = [replace(DEV, planned_mode="DEFAULT")]
+
+    assert score(evidence(server_name=None, accounts=accounts), 10) > score(evidence(accounts=accounts), 10) > 0
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        failing(FailureKind.TLS_ALERT, Stage.CONNECT, "unknown_ca"),
+        failing(FailureKind.CONNACK_REFUSED, Stage.CONNACK, "0x97 Quota exceeded"),
+        failing(FailureKind.CONNACK_REFUSED, Stage.CONNACK, "2 Connection Refused: identifier rejected."),
+    ],
+)
+def test_oracle_speaks_of_no_refusal_but_for_who_the_device_is(failure: Failure) -> None:
+    assert diagnose(evidence([failure] * 3, accounts=[replace(DEV, cas=())])).oracle == ""
+
+
+def test_tries_too_close_to_each_other_do_not_explain_that_the_first_was_refused() -> None:
+    """Quick ones after it had become ACTIVE are throttled; it had been all along."""
+    since = replace(RECORD, created=START, modified=START + 4)
+    became = evidence([DROP] * 30, gap=0.3, accounts=[replace(DEV, record=since)])
+    was = evidence([DROP] * 30, gap=0.3, accounts=[replace(DEV, record=RECORD)])
+
+    assert score(became, 8) > score(was, 8) > 0

@@ -21,13 +21,29 @@ def test_counts_are_those_of_the_cases() -> None:
     root = suites()
 
     assert root.tag == "testsuites"
-    assert {name: root.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "5",
-        "failures": "2",
-        "errors": "1",
-        "skipped": "1",
+    counts = {"tests": 5, "failures": 2, "errors": 1, "skipped": 1}
+    assert {name: sum(int(suite.get(name, 0)) for suite in root) for name in counts} == counts
+    assert {name: root.get(name) for name in ("tests", "failures", "errors")} == {
+        name: str(counts[name]) for name in ("tests", "failures", "errors")
     }
-    assert sum(int(suite.get("tests", 0)) for suite in root) == 5
+
+
+def test_nothing_is_said_that_the_schema_does_not_have() -> None:
+    """Jenkins' xUnit plugin refuses a report that is not valid (junit-10.xsd)."""
+    allowed = {
+        "testsuites": {"name", "time", "tests", "failures", "errors"},
+        "testsuite": {"name", "time", "tests", "failures", "errors", "skipped", "timestamp"},
+        "testcase": {"name", "time", "classname"},
+        "failure": {"type", "message"},
+        "error": {"type", "message"},
+        "skipped": {"message"},
+        "system-out": set[str](),
+    }
+
+    for element in suites().iter():
+        assert set(element.attrib) <= allowed[element.tag], element.tag
+    for case in suites().iter("testcase"):
+        assert len([each for each in case if each.tag != "system-out"]) <= 1
 
 
 def test_a_suite_is_an_account_and_a_case_carries_its_row() -> None:
