@@ -299,6 +299,8 @@ class Case:
         record, last = self.record, self.last
         if record is None or record.status != "ACTIVE" or last is None or record.changed is None:
             return None
+        if record.never_pending and last.start <= record.changed < last.start + SLACK_SECONDS:
+            return None  # a call of the API, or a try whose template was done within the same tick of the clock
         # within what clocks can tell, a try has made it so, or a call of the API came before all tries
         return record.changed >= last.start + (SLACK_SECONDS if record.never_pending else -SLACK_SECONDS)
 
