@@ -12,9 +12,12 @@ from devicesim.conformance.stage import Actor
 from devicesim.errors import TargetError, leaves
 from devicesim.fleet.pacing import Backoff
 from devicesim.net.failures import ConnectionFailed
-from devicesim.net.mqtt import MQTTSettings, open_mqtt
+from devicesim.net.mqtt import MQTTClient, MQTTSettings, open_mqtt
 from devicesim.net.tls import Deadlines, TLSContext
 from devicesim.outcome import Trace
+
+_RECEIVERS = 16
+"""Tasks that receive: each has a message a turn of trio's, which are long while a whole matrix connects."""
 
 
 class Listener:
@@ -81,12 +84,17 @@ class Listener:
             await mqtt.subscribe(f"{REGISTERED}/+", 1)
             self.listening = True
             task_status.started("")
-            while True:
-                message = await mqtt.receive()
-                certificate = registered_certificate(message.payload, None)
-                if certificate is not None:
-                    self._told[certificate] += 1
-                    self._tell()
+            async with trio.open_nursery() as nursery:
+                for _ in range(_RECEIVERS):
+                    nursery.start_soon(self._count, mqtt)
+
+    async def _count(self, mqtt: MQTTClient) -> None:
+        while True:
+            message = await mqtt.receive()
+            certificate = registered_certificate(message.payload, None)
+            if certificate is not None:
+                self._told[certificate] += 1
+                self._tell()
 
     async def told(self, certificate_id: str, due: int, deadline: float) -> int | None:
         """How many events of a certificate came, once ``due`` of them did or at the deadline; ``None``: not known."""

@@ -61,7 +61,7 @@ QUICK = Pace(
     backoff=Backoff(first_delay=(0.2, 0.3), factor=1.1, jitter=0.2, max_delay=2.0, attempts=10),
     settle=0.0,
     disconnect=10.0,
-    told=2.0,
+    told=5.0,
     side_by_side=48,
 )
 """On an emulator of ours, without quotas, that provisions within 0.1 s."""
