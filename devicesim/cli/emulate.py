@@ -14,7 +14,8 @@ from devicesim.emulator.embedded import made_up_accounts
 from devicesim.emulator.quotas import Quotas
 from devicesim.emulator.service import AccountConfig, EmulatorConfig, serve
 from devicesim.errors import TargetError
-from devicesim.fleet.spec import Emulator, load_fleet
+from devicesim.fleet.sections import Emulator
+from devicesim.fleet.spec import load_fleet
 
 MAX_ACCOUNTS = 99
 

@@ -14,7 +14,7 @@ from devicesim.emulator.quotas import API_RATES, Quotas
 from devicesim.emulator.settings import Settings
 from devicesim.emulator.state.environment import ControlSettings
 from devicesim.errors import FleetFileError, Problem
-from devicesim.fleet.spec import Emulator
+from devicesim.fleet.sections import Emulator
 
 _CONTROL: Final = {each.name for each in fields(ControlSettings)}
 _OWN: Final = {each.name for each in fields(Settings)} - {"control", "quotas", "jitp_delay"}

@@ -20,9 +20,10 @@ from devicesim.cli.options import material_files, material_options
 from devicesim.cli.output import EXIT_INTERRUPTED, exit_code, run_line, show_progress, show_summary
 from devicesim.cli.target import TargetOptions, target_options
 from devicesim.errors import DevicesimError, InputError, leaves
+from devicesim.fleet.fields import MAX_DEVICES, MAX_RATE, parse_rate
 from devicesim.fleet.identities import Material, load_material
 from devicesim.fleet.runner import Run
-from devicesim.fleet.spec import MAX_DEVICES, MAX_RATE, Fleet, load_fleet, parse_rate
+from devicesim.fleet.spec import Fleet, load_fleet
 from devicesim.fleet.target import Kind
 from devicesim.record.facts import Note, RunFacts
 from devicesim.record.store import RunReader, RunWriter

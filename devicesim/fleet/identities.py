@@ -10,7 +10,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from devicesim.errors import KeyMaterialError
-from devicesim.fleet.spec import SUBJECT_CLIENT_ID, Fleet
+from devicesim.fleet.sections import SUBJECT_CLIENT_ID
+from devicesim.fleet.spec import Fleet
 from devicesim.pki import keyfile
 from devicesim.pki.authority import Authority, new_shared_authority
 from devicesim.pki.identity import Identity, load_identity

@@ -17,7 +17,8 @@ from devicesim.diagnosis.evidence import AccountEvidence, DeviceEvidence, FleetE
 from devicesim.diagnosis.from_record import Rates, device_evidence, device_name
 from devicesim.errors import KeyMaterialError, RecordError
 from devicesim.fleet.identities import Material, Minter, client_id, minter
-from devicesim.fleet.spec import Fleet, FleetFile
+from devicesim.fleet.sections import FleetFile
+from devicesim.fleet.spec import Fleet
 from devicesim.fleet.world import server_name
 from devicesim.outcome import Attempt, Holding, Stage
 from devicesim.record.facts import DeviceRecord, GroupRecord, Phase

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from devicesim.cloud.account import AccountAccess
 from devicesim.cloud.setup import AccountPlan, default_policy, default_template, makes_thing
-from devicesim.fleet.spec import Account, Fleet, Group
+from devicesim.fleet.sections import Account, Group
+from devicesim.fleet.spec import Fleet
 from devicesim.outcome import DeviceOutcome, Holding
 from devicesim.record.facts import AccountRecord, GroupRecord
 from devicesim.record.verdict import UserExpectation

@@ -11,7 +11,7 @@ from devicesim.emulator.faults import Fault, FaultKind
 from devicesim.emulator.quotas import API_RATES, Quotas
 from devicesim.emulator.settings import Settings
 from devicesim.errors import FleetFileError
-from devicesim.fleet.spec import Emulator
+from devicesim.fleet.sections import Emulator
 
 PATH = Path("fleet.toml")
 

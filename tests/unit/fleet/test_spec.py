@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devicesim.errors import FleetFileError
-from devicesim.fleet.spec import Fleet, FleetFile, load_fleet, parse_fleet
+from devicesim.fleet.sections import FleetFile
+from devicesim.fleet.spec import Fleet, load_fleet, parse_fleet
 from devicesim.pki.profile import KeyType
 
 PATH = Path("fleet.toml")

@@ -18,7 +18,7 @@ from devicesim.emulator.state.records import (
     RegistrationConfig,
     TemplateType,
 )
-from devicesim.fleet.spec import Emulator
+from devicesim.fleet.sections import Emulator
 from tests.control_support import NOW, REGION, A, Clock, TestCA, make_key, make_registry, pem
 
 ROLE = "arn:aws:iam::111111111111:role/JITP"
