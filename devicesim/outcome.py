@@ -126,6 +126,10 @@ class Attempt:
     cipher: str | None
     alert: Alert | None
     connack_code: int | None
+    published: int | None = None
+    """Messages handed to the connection; ``None``: the device publishes nothing."""
+    acknowledged: int | None = None
+    """Those of them that the server acknowledged; ``None``: none are asked to be (QoS 0)."""
 
 
 class DeviceOutcome(StrEnum):

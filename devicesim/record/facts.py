@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from devicesim.record.histogram import Histogram
 from devicesim.record.verdict import UserExpectation
 from devicesim.rules import Expectation
 
@@ -15,6 +16,8 @@ class RunStatus(StrEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
     """Ended before every device had come to its end."""
+    ABORTED = "aborted"
+    """The same, by a threshold with ``abort_on_fail``."""
 
 
 class Phase(StrEnum):
@@ -39,9 +42,15 @@ class RunFacts:
     started_at: float
     """Seconds since the Unix epoch, like every time here."""
     rate: float | None = None
-    """Starts a second that the schedule asks for."""
+    """Starts a second that the schedule asks for, where that is one number."""
     arrival: str = "open"
-    """Workload model: starts are due at their times whatever the target does."""
+    """Workload model: ``open``, starts are due at their times whatever the target does; ``closed``, they wait."""
+    schedule: str = ""
+    """When devices start, in words."""
+    late_after: float = 1.0
+    """Seconds; a start further behind its schedule is late."""
+    late_tolerance: float = 0.01
+    """Share of starts that may be late or dropped before the load counts as not generated."""
     status: RunStatus = RunStatus.RUNNING
     ended_at: float | None = None
 
@@ -94,6 +103,49 @@ class DeviceRecord:
     certificate_id: str
     expectation: Expectation | None = None
     """Where it differs from its group's: its certificate was known before the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """A start that was due and not made: too many devices were under way."""
+
+    device: int
+    """Place in the schedule."""
+    group: str
+    due: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdRecord:
+    """A threshold of the fleet file."""
+
+    metric: str
+    """With its tags, as in the file."""
+    expression: str
+    abort_on_fail: bool = False
+    delay: float = 0.0
+    """Seconds before which it does not end the run."""
+    aborted_at: float | None = None
+    """When it ended the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorSample:
+    """What making the load cost one process, in one stretch of time."""
+
+    process: str
+    at: float
+    """Its end."""
+    wall: float
+    """Its length in seconds."""
+    cpu: float
+    """Seconds of the whole process, all threads."""
+    starts: int
+    """Devices started meanwhile."""
+    lag: Histogram
+    """How late the event loop woke up, in seconds."""
+    rss: int
+    """Resident memory at its end, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

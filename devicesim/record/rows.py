@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from devicesim.outcome import Alert, Attempt, DeviceOutcome, Failure, FailureKind, Holding, Stage, Verdict
-from devicesim.record.facts import AccountRecord, DeviceRecord, GroupRecord, Note, RunFacts, RunStatus
+from devicesim.record.facts import (
+    AccountRecord,
+    DeviceRecord,
+    Drop,
+    GeneratorSample,
+    GroupRecord,
+    Note,
+    RunFacts,
+    RunStatus,
+    ThresholdRecord,
+)
+from devicesim.record.histogram import Histogram
 from devicesim.record.verdict import UserExpectation
 from devicesim.rules import Expectation, Row
 
@@ -19,19 +30,24 @@ STAGES = (Stage.TCP, Stage.TLS, Stage.CONNECT, Stage.CONNACK)
 
 
 def from_run(run: RunFacts) -> SQLRow:
-    place = (run.fleet, run.fleet_file, run.version, run.target, run.arrival, run.rate)
-    return (1, *place, run.started_at, run.ended_at, run.status)
+    place = (run.fleet, run.fleet_file, run.version, run.target)
+    load = (run.arrival, run.schedule, run.rate, run.late_after, run.late_tolerance)
+    return (1, *place, *load, run.started_at, run.ended_at, run.status)
 
 
 def to_run(row: SQLRow) -> RunFacts:
-    _, fleet, fleet_file, version, target, arrival, rate, started_at, ended_at, status = row
+    _, fleet, fleet_file, version, target, *load, started_at, ended_at, status = row
+    arrival, schedule, rate, late_after, late_tolerance = load
     return RunFacts(
         fleet=fleet,
         fleet_file=fleet_file,
         version=version,
         target=target,
         arrival=arrival,
+        schedule=schedule,
         rate=rate,
+        late_after=late_after,
+        late_tolerance=late_tolerance,
         started_at=started_at,
         ended_at=ended_at,
         status=RunStatus(status),
@@ -137,12 +153,14 @@ def from_attempt(attempt: Attempt) -> SQLRow:
         attempt.cipher,
         *((alert.name, alert.code, alert.level, alert.direction) if alert else (None, None, None, None)),
         attempt.connack_code,
+        attempt.published,
+        attempt.acknowledged,
     )
 
 
 def to_attempt(row: SQLRow) -> Attempt:
     device, number, account, sni, intended, start, end, tcp, tls, connect, connack, *seen = row
-    kind, stage, detail, tls_version, cipher, alert, code, level, direction, connack_code = seen
+    kind, stage, detail, tls_version, cipher, alert, code, level, direction, connack_code, published, answered = seen
     return Attempt(
         device=device,
         number=number,
@@ -157,6 +175,8 @@ def to_attempt(row: SQLRow) -> Attempt:
         cipher=cipher,
         alert=None if alert is None else Alert(name=alert, code=code, level=level, direction=direction),
         connack_code=connack_code,
+        published=published,
+        acknowledged=answered,
     )
 
 
@@ -196,6 +216,39 @@ def to_verdict(row: SQLRow) -> Verdict:
         reason=reason,
         attempts=attempts,
         time_to_provision=seconds,
+    )
+
+
+def from_drop(drop: Drop) -> SQLRow:
+    return (drop.device, drop.group, drop.due)
+
+
+def to_drop(row: SQLRow) -> Drop:
+    device, group, due = row
+    return Drop(device=device, group=group, due=due)
+
+
+def from_threshold(threshold: ThresholdRecord, position: int) -> SQLRow:
+    what = (threshold.metric, threshold.expression, threshold.abort_on_fail, threshold.delay)
+    return (position, *what, threshold.aborted_at)
+
+
+def to_threshold(row: SQLRow) -> ThresholdRecord:
+    _, metric, expression, abort_on_fail, delay, aborted_at = row
+    return ThresholdRecord(
+        metric=metric, expression=expression, abort_on_fail=bool(abort_on_fail), delay=delay, aborted_at=aborted_at
+    )
+
+
+def from_sample(sample: GeneratorSample) -> SQLRow:
+    spent = (sample.wall, sample.cpu, sample.starts, json.dumps(sample.lag.to_dict()), sample.rss)
+    return (sample.process, sample.at, *spent)
+
+
+def to_sample(row: SQLRow) -> GeneratorSample:
+    process, at, wall, cpu, starts, lag, rss = row
+    return GeneratorSample(
+        process=process, at=at, wall=wall, cpu=cpu, starts=starts, lag=Histogram.from_dict(json.loads(lag)), rss=rss
     )
 
 

@@ -6,7 +6,7 @@ the Unix epoch, durations end in ``_seconds``, and NULL means not measured or no
 
 APPLICATION_ID = 0x64766373
 """``dvcs``, in the file's header: what this file is, for ``file(1)`` and for us."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a reader of the former version would misread the file."""
 
 TABLES = """
@@ -16,11 +16,14 @@ CREATE TABLE run (
     fleet_file TEXT NOT NULL,        -- the fleet file as read
     devicesim_version TEXT NOT NULL,
     target TEXT NOT NULL,            -- emulator, aws, or the URL of a control plane
-    arrival TEXT NOT NULL,           -- workload model: open
-    rate_per_second REAL,            -- starts a second that the schedule asks for
+    arrival TEXT NOT NULL,           -- workload model: open, closed
+    schedule TEXT NOT NULL,          -- when devices start, in words
+    rate_per_second REAL,            -- starts a second that the schedule asks for, where that is one number
+    late_after_seconds REAL NOT NULL, -- a start so far behind its schedule is late
+    late_tolerance REAL NOT NULL,    -- share of starts that may be late or dropped
     started_at REAL NOT NULL,
     ended_at REAL,
-    status TEXT NOT NULL             -- running, finished, interrupted; a killed run stays at running
+    status TEXT NOT NULL             -- running, finished, interrupted, aborted; a killed run stays at running
 ) STRICT;
 
 CREATE TABLE accounts (
@@ -95,7 +98,35 @@ CREATE TABLE attempts (              -- one row a connection try
     alert_level TEXT,
     alert_direction TEXT,            -- received, sent
     connack_code INTEGER,
+    published INTEGER,               -- messages; NULL: the device publishes nothing
+    acknowledged INTEGER,            -- of them by the server; NULL: none are asked to be (QoS 0)
     PRIMARY KEY (device, attempt)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE drops (                 -- starts that were due and not made, for too many devices were under way
+    device INTEGER PRIMARY KEY,      -- place in the schedule
+    group_name TEXT NOT NULL REFERENCES groups (name),
+    due_at REAL NOT NULL
+) STRICT;
+
+CREATE TABLE thresholds (
+    id INTEGER PRIMARY KEY,          -- place in the fleet file
+    metric TEXT NOT NULL,            -- with its tags, as in the file
+    expression TEXT NOT NULL,
+    abort_on_fail INTEGER NOT NULL,
+    delay_seconds REAL NOT NULL,     -- before which it does not end the run
+    aborted_at REAL                  -- when it ended the run; NULL: it did not
+) STRICT;
+
+CREATE TABLE generator (             -- what making the load cost, sample by sample
+    process TEXT NOT NULL,
+    at REAL NOT NULL,                -- end of the sample
+    wall_seconds REAL NOT NULL,      -- its length
+    cpu_seconds REAL NOT NULL,       -- of the whole process, in that time
+    starts INTEGER NOT NULL,         -- of devices, in that time
+    lag TEXT NOT NULL,               -- how late the event loop woke up: a histogram of seconds, JSON
+    rss_bytes INTEGER NOT NULL,      -- at its end
+    PRIMARY KEY (process, at)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE inventories (           -- an account's control plane was asked what it holds, and answered

@@ -19,7 +19,18 @@ from typing import TypeVar
 from devicesim.errors import RecordError
 from devicesim.outcome import Attempt, Holding, Verdict
 from devicesim.record import rows, schema
-from devicesim.record.facts import AccountRecord, DeviceRecord, GroupRecord, Note, Phase, RunFacts, RunStatus
+from devicesim.record.facts import (
+    AccountRecord,
+    DeviceRecord,
+    Drop,
+    GeneratorSample,
+    GroupRecord,
+    Note,
+    Phase,
+    RunFacts,
+    RunStatus,
+    ThresholdRecord,
+)
 from devicesim.rules import Expectation
 
 T = TypeVar("T")
@@ -36,13 +47,16 @@ _WIDTHS = {
     "expectations": 12,
     "groups": 13,
     "devices": 6,
-    "attempts": 21,
+    "attempts": 23,
+    "drops": 3,
+    "thresholds": 6,
+    "generator": 7,
     "inventories": 3,
     "holdings": 6,
     "verdicts": 11,
     "notes": 6,
 }
-_REPLACED = frozenset({"accounts", "groups", "attempts", "holdings", "verdicts"})
+_REPLACED = frozenset({"accounts", "groups", "attempts", "holdings", "thresholds", "verdicts"})
 """A row is written again when more is known: an endpoint after setup, an attempt at CONNACK and when it is over."""
 
 
@@ -114,6 +128,18 @@ class RunWriter:
         """Add an attempt. The same device and number again replaces it: a connection that lives is recorded at CONNACK
         and once more when it is over."""
         self._add("attempts", rows.from_attempt(attempt), now)
+
+    def add_drop(self, drop: Drop, *, now: float) -> None:
+        """Add a start that was not made. Its group comes first."""
+        self._add("drops", rows.from_drop(drop), now)
+
+    def add_threshold(self, threshold: ThresholdRecord, position: int, *, now: float) -> None:
+        """Add a threshold, or tell more of one that was added; ``position`` is its place in the fleet file."""
+        self._add("thresholds", rows.from_threshold(threshold, position), now)
+
+    def add_sample(self, sample: GeneratorSample) -> None:
+        """Add what making the load cost a process in a stretch of time."""
+        self._add("generator", rows.from_sample(sample), sample.at)
 
     def add_holdings(self, phase: Phase, account: str, holdings: Iterable[Holding], *, now: float) -> None:
         """Add what an account says that it holds, before or after the run: nothing is an answer too. May be called
@@ -298,6 +324,16 @@ class RunReader:
         query = "SELECT * FROM holdings WHERE phase = ? ORDER BY certificate_id, account"
         return self._select(query, rows.to_holding, phase)
 
+    def holdings_of(self, phase: Phase, certificate_id: str) -> list[Holding]:
+        """What each account holds of one certificate."""
+        query = "SELECT * FROM holdings WHERE phase = ? AND certificate_id = ? ORDER BY account"
+        return list(self._select(query, rows.to_holding, phase, certificate_id))
+
+    def shared_certificates(self) -> frozenset[str]:
+        """Ids of the certificates that several devices have."""
+        query = "SELECT certificate_id FROM devices GROUP BY certificate_id HAVING count(*) > 1"
+        return frozenset(self._select(query, lambda row: str(row[0])))
+
     def asked(self, phase: Phase) -> frozenset[str]:
         """The accounts that were asked what they hold, and answered."""
         query = "SELECT account FROM inventories WHERE phase = ?"
@@ -306,6 +342,18 @@ class RunReader:
     def verdicts(self) -> Iterator[Verdict]:
         """By device."""
         return self._select("SELECT * FROM verdicts ORDER BY device", rows.to_verdict)
+
+    def drops(self) -> Iterator[Drop]:
+        """By place in the schedule."""
+        return self._select("SELECT * FROM drops ORDER BY device", rows.to_drop)
+
+    def thresholds(self) -> list[ThresholdRecord]:
+        """In the order of the fleet file."""
+        return list(self._select("SELECT * FROM thresholds ORDER BY id", rows.to_threshold))
+
+    def samples(self) -> Iterator[GeneratorSample]:
+        """By process and time."""
+        return self._select("SELECT * FROM generator ORDER BY process, at", rows.to_sample)
 
     def notes(self) -> Iterator[Note]:
         """In the order in which they were written."""
@@ -331,7 +379,7 @@ def _prepare(connection: sqlite3.Connection, run: RunFacts) -> None:
     connection.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
     for statement in _statements(schema.TABLES + schema.VIEWS):
         connection.execute(statement)
-    connection.execute(_insert("run", 10), rows.from_run(run))
+    connection.execute(_insert("run", 13), rows.from_run(run))
     connection.execute("COMMIT")
 
 
