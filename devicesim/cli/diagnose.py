@@ -28,12 +28,12 @@ from devicesim.fleet.diagnose import EXAMPLES, control_planes, diagnose_devices,
 from devicesim.fleet.identities import Material, MaterialFiles, load_material, minter
 from devicesim.fleet.pacing import interleave
 from devicesim.fleet.recorded import RecordedRun, recorded_fleet
-from devicesim.fleet.runner import Run
+from devicesim.fleet.runner import Run, run_facts
 from devicesim.fleet.selection import check_group, of_fleet, of_record, select
 from devicesim.fleet.spec import Fleet, load_fleet
 from devicesim.fleet.target import Kind, accesses
 from devicesim.pki.identity import certificate_id
-from devicesim.record.facts import Note, RunFacts, RunStatus
+from devicesim.record.facts import Note, RunStatus
 from devicesim.record.store import RunReader, RunWriter
 from devicesim.report.diagnosis_document import document
 from devicesim.report.diagnosis_text import render
@@ -283,13 +283,11 @@ async def _connect_and_diagnose(
     """Connect the devices as a run does, into a record that is thrown away, and diagnose what it says."""
     target, child = await options.target.open(fleet, directory / "emulator.log", stack)
     prepared = options.target.starts_emulator
-    facts = RunFacts(
-        fleet=fleet.name,
-        fleet_file=fleet.text,
-        version=__version__,
+    facts = run_facts(
+        fleet,
         target=options.target.endpoint_url or options.target.kind,
+        version=__version__,
         started_at=time.time(),
-        rate=fleet.file.arrival.rate,
     )
     with RunWriter.create(directory / RECORD_NAME, facts) as writer:
         run = Run(

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from devicesim.fleet.runner import Progress
+from devicesim.fleet.recording import Progress
 from devicesim.record.facts import RunStatus
 from devicesim.report.document import Summary
 from devicesim.report.text import render
@@ -27,12 +27,13 @@ REFRESH_SECONDS = 0.25
 
 def exit_code(summary: Summary) -> int:
     """Interrupted before all else; then a load that fell short, for then this machine, not the target, may be why
-    devices ended otherwise."""
-    if summary.status is not RunStatus.FINISHED:
+    devices ended otherwise or a threshold was not met, also one that ended the run."""
+    if summary.status not in (RunStatus.FINISHED, RunStatus.ABORTED):
         return EXIT_INTERRUPTED
     if not summary.load_generated:
         return EXIT_LOAD
-    return EXIT_OK if summary.agrees else EXIT_EXPECTATION
+    kept = summary.agrees and summary.thresholds_met and summary.status is RunStatus.FINISHED
+    return EXIT_OK if kept else EXIT_EXPECTATION
 
 
 def show_summary(summary: Summary, record: Path, *, as_json: bool, quiet: bool) -> None:

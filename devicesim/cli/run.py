@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from devicesim.cli.target import TargetOptions, target_options
 from devicesim.errors import DevicesimError, InputError, leaves
 from devicesim.fleet.fields import MAX_DEVICES, MAX_RATE, parse_rate
 from devicesim.fleet.identities import Material, load_material
-from devicesim.fleet.runner import Run
-from devicesim.fleet.spec import Fleet, load_fleet
+from devicesim.fleet.runner import Run, run_facts
+from devicesim.fleet.spec import Fleet, at_rate, load_fleet
 from devicesim.fleet.target import Kind
-from devicesim.record.facts import Note, RunFacts
+from devicesim.record.facts import Note
 from devicesim.record.store import RunReader, RunWriter
 from devicesim.report.summary import summarise
 
@@ -90,8 +90,7 @@ def command(
     if devices is not None:
         fleet = fleet.resized(devices)
     if rate is not None:
-        arrival = fleet.file.arrival.model_copy(update={"rate": rate})
-        fleet = replace(fleet, file=fleet.file.model_copy(update={"arrival": arrival}))
+        fleet = at_rate(fleet, rate)
     where = TargetOptions.of(target, endpoint_url, connect_to, cacert)
     where.check(fleet)
     now = datetime.now(UTC)
@@ -146,13 +145,11 @@ async def _watch(signals: AsyncIterator[int], session: _Session) -> None:
 
 
 async def _run(fleet: Fleet, material: Material, options: _Options, session: _Session) -> None:
-    facts = RunFacts(
-        fleet=fleet.name,
-        fleet_file=fleet.text,
-        version=__version__,
+    facts = run_facts(
+        fleet,
         target=options.target.endpoint_url or options.target.kind,
+        version=__version__,
         started_at=time.time(),
-        rate=fleet.file.arrival.rate,
     )
     async with AsyncExitStack() as stack:
         writer = stack.enter_context(RunWriter.create(options.directory / RECORD_NAME, facts))

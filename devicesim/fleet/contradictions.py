@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from devicesim.errors import Problem
+from devicesim.fleet.thresholds import threshold_problems
 from devicesim.net.names import check_server_name, check_verify_name
 
 _CURVES = {"ec-p256": "P-256", "ec-p384": "P-384"}
@@ -23,6 +24,9 @@ def find_contradictions(raw: Mapping[str, Any]) -> list[Problem]:
         *_accounts(accounts),
         *_groups(groups, accounts),
         *_devices(raw),
+        *_arrival(raw),
+        *_telemetry(raw, groups),
+        *threshold_problems(raw.get("thresholds"), accounts, groups),
         *_tls(raw),
     ]
 
@@ -129,6 +133,39 @@ def _devices(raw: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("devices.key_type", "an RSA key cannot be derived from a secret; take keys = 'random'")
     if keys != "derived" and "secret" in ca:
         yield Problem("ca.secret", f"is for derived keys, but devices.keys is {keys!r}")
+
+
+def _arrival(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    arrival = _table(raw.get("arrival"))
+    closed = arrival.get("model") == "closed"
+    paces = [key for key in ("rate", "stages", "burst") if key in arrival]
+    for key in paces[1:]:
+        yield Problem(f"arrival.{key}", f"does not go with arrival.{paces[0]}: one of them says when devices start")
+    if arrival.get("stages") == []:
+        yield Problem("arrival.stages", "has no stage; at least 1 is needed")
+    if "start_rate" in arrival and "stages" not in arrival:
+        yield Problem("arrival.start_rate", "is where the first of arrival.stages begins, but there are none")
+    if closed:
+        if paces:
+            yield Problem("arrival.model", f"'closed' does not go with arrival.{paces[0]}: the target sets the pace")
+        for key in ("max_under_way", "late_after", "tolerance"):
+            if key in arrival:
+                yield Problem(f"arrival.{key}", "is for model 'open': in a closed one no start is late or dropped")
+        if "concurrency" not in arrival:
+            yield Problem("arrival.concurrency", "is missing: the devices at a time of model 'closed'")
+    elif "concurrency" in arrival:
+        yield Problem("arrival.concurrency", "is for model 'closed'; with 'open', max_under_way drops starts")
+    burst = _table(arrival.get("burst"))
+    if "size" in burst and "every" not in burst:
+        yield Problem("arrival.burst.every", "is missing: a size is of one burst of several; without both all start")
+    if "every" in burst and "size" not in burst:
+        yield Problem("arrival.burst.size", "is missing: without it all devices start at once, and there is no next")
+
+
+def _telemetry(raw: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    for name, group in groups.items():
+        if "telemetry" in group and not _table(raw.get("session")).get("hold"):
+            yield Problem(f"groups.{name}.telemetry", "is published while connected, but session.hold is 0")
 
 
 def _tls(raw: Mapping[str, Any]) -> Iterator[Problem]:

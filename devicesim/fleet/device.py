@@ -1,15 +1,20 @@
-"""One device, from its certificate to CONNACK 0 or to its last try. Thin: what to do is decided elsewhere."""
+"""One device, from its certificate to CONNACK 0 and the end of its stay, or to its last try. Thin: what to do is
+decided elsewhere."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import trio
 
+from devicesim.fleet.telemetry import Telemetry
 from devicesim.net.failures import ConnectionFailed
-from devicesim.net.mqtt import MQTTSettings, open_mqtt
+from devicesim.net.mqtt import MQTTClient, MQTTSettings, open_mqtt
 from devicesim.net.tls import Deadlines, TLSContext
 from devicesim.outcome import Attempt, Failure, Trace
 from devicesim.pki.identity import Identity
+
+RECORD_SECONDS = 10.0
+"""How often the record is told of a connection that publishes: what ``kill -9`` may lose of its count of messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +39,8 @@ class Wire:
     mqtt: MQTTSettings
     deadlines: Deadlines
     hold: float = 0.0
-    """Seconds for which an accepted connection is kept and watched; one that is lost meanwhile is a failed try."""
+    """Seconds that a device stays connected from its first CONNACK 0; a connection that is lost meanwhile is a failed
+    try."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,24 @@ class Device:
     verify_name: str
     """What the server's certificate must be for."""
     expected_account: str | None
+    telemetry: Telemetry | None = None
+    """What it publishes while it stays."""
+    source: str | None = None
+    """The local address that it dials from; ``None``: the system's choice."""
+
+
+Record = Callable[[Attempt], None]
+
+
+@dataclass(slots=True)
+class _Try:
+    """One try as it goes."""
+
+    number: int
+    due: float
+    trace: Trace
+    published: int | None = None
+    acknowledged: int | None = None
 
 
 async def drive(
@@ -60,18 +84,22 @@ async def drive(
     due: float,
     delays: Iterator[float],
     clock: Clock,
-    record: Callable[[Attempt], None],
+    record: Record,
+    live: Record | None = None,
 ) -> bool:
     """Connect, and after each refusal wait and connect again; whether it was accepted in the end.
 
-    ``due`` is the intended start, a reading of :func:`trio.current_time`. Every try is recorded, and none raises: a
-    device's failure is data.
+    ``due`` is the intended start, a reading of :func:`trio.current_time`. Every try is recorded when it is over, and
+    none raises: a device's failure is data. Of a device that stays, ``live`` is told at CONNACK, now and then, and when
+    it is cancelled.
     """
-    number = 0
+    number, stay = 0, _Stay(device, wire, clock, live)
     while True:
         number += 1
-        failure, trace, end = await _connect(device, wire)
-        record(attempt(device, number, trace, failure, due=due, end=end, clock=clock))
+        this = _Try(number, due, Trace(start=trio.current_time()))
+        failure = await _connect(device, wire, this, stay)
+        end = trio.current_time()
+        record(_recorded(device, this, failure, end, clock))
         if failure is None:
             return True
         delay = next(delays, None)
@@ -85,12 +113,17 @@ def attempt(
     device: Device, number: int, trace: Trace, failure: Failure | None, *, due: float, end: float, clock: Clock
 ) -> Attempt:
     """The record of one try; ``due``, its intended start, and ``end`` are readings of :func:`trio.current_time`."""
+    return _recorded(device, _Try(number, due, trace), failure, end, clock)
+
+
+def _recorded(device: Device, this: _Try, failure: Failure | None, end: float, clock: Clock) -> Attempt:
+    trace = this.trace
     return Attempt(
         device=device.number,
-        number=number,
+        number=this.number,
         account=device.expected_account,
         sni=device.server_name,
-        intended_start=clock.wall(due),
+        intended_start=clock.wall(this.due),
         start=clock.wall(trace.start),
         end=clock.wall(end),
         reached=trace.reached,
@@ -99,13 +132,13 @@ def attempt(
         cipher=trace.cipher,
         alert=trace.alert,
         connack_code=trace.connack_code,
+        published=this.published,
+        acknowledged=this.acknowledged,
     )
 
 
-async def _connect(device: Device, wire: Wire) -> tuple[Failure | None, Trace, float]:
-    """One try: what was seen, and when it was over."""
-    trace = Trace(start=trio.current_time())
-    failure: Failure | None = None
+async def _connect(device: Device, wire: Wire, this: _Try, stay: "_Stay") -> Failure | None:
+    """One try: what was seen."""
     try:
         async with open_mqtt(
             wire.context,
@@ -116,11 +149,71 @@ async def _connect(device: Device, wire: Wire) -> tuple[Failure | None, Trace, f
             client_id=device.client_id,
             settings=wire.mqtt,
             deadlines=wire.deadlines,
-            trace=trace,
+            trace=this.trace,
         ) as client:
             if wire.hold > 0:
-                with trio.move_on_after(wire.hold):
-                    await client.wait_closed()
+                await stay.live(client, this)
     except ConnectionFailed as exc:
-        failure = exc.failure
-    return failure, trace, trio.current_time()
+        return exc.failure
+    return None
+
+
+class _Stay:
+    """The time that an accepted device is connected, over however many connections."""
+
+    __slots__ = ("_clock", "_device", "_live", "_until", "_wire")
+
+    def __init__(self, device: Device, wire: Wire, clock: Clock, live: Record | None) -> None:
+        self._device = device
+        self._wire = wire
+        self._clock = clock
+        self._live = live
+        self._until: float | None = None
+
+    async def live(self, client: MQTTClient, this: _Try) -> None:
+        """Until the stay is over. Raises :class:`ConnectionFailed` when the connection ends before that."""
+        telemetry = self._device.telemetry
+        if telemetry is not None:
+            this.published, this.acknowledged = 0, 0 if telemetry.qos else None
+        self._tell(this)
+        if self._until is None:
+            self._until = trio.current_time() + self._wire.hold
+        try:
+            if telemetry is None:
+                with trio.move_on_at(self._until):
+                    await client.wait_closed()
+            else:
+                await self._publish(client, telemetry, this, self._until)
+        except trio.Cancelled:
+            self._tell(this)
+            raise
+
+    async def _publish(self, client: MQTTClient, telemetry: Telemetry, this: _Try, until: float) -> None:
+        now = trio.current_time()
+        due, told = now + telemetry.offset, now
+        while True:
+            with trio.move_on_at(min(due, until)):
+                await client.wait_closed()
+            now = trio.current_time()
+            if now >= until:
+                return
+            this.published = number = (this.published or 0) + 1
+            payload = telemetry.payload(number, self._clock.wall(now))
+            try:
+                await client.publish(telemetry.topic, payload, qos=1 if telemetry.qos else 0)
+            except ConnectionFailed:
+                if client.failure is not None:
+                    raise
+                # refused or not answered in time: it counts as published and not acknowledged, and the device goes on
+            else:
+                if this.acknowledged is not None:
+                    this.acknowledged += 1
+            now = trio.current_time()
+            if now - told >= RECORD_SECONDS:
+                self._tell(this)
+                told = now
+            due = telemetry.next_due(due, now)
+
+    def _tell(self, this: _Try) -> None:
+        if self._live is not None:
+            self._live(_recorded(self._device, this, None, trio.current_time(), self._clock))

@@ -44,7 +44,8 @@ def _rate(value: object) -> object:
     return parse_rate(value) if isinstance(value, str) else value
 
 
-def _seconds(value: object) -> object:
+def as_seconds(value: object) -> object:
+    """Text as :func:`parse_seconds` reads it; anything else as it is."""
     return parse_seconds(value) if isinstance(value, str) else value
 
 
@@ -62,12 +63,14 @@ def _template(text: str) -> str:
     return text
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=86_400)]
+Seconds = Annotated[float, BeforeValidator(as_seconds), Field(ge=0, le=86_400)]
 """A number, or a text such as ``"30s"``."""
-Deadline = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=3600)]
+Deadline = Annotated[float, BeforeValidator(as_seconds), Field(gt=0, le=3600)]
 SecondsRange = Annotated[tuple[Seconds, Seconds], AfterValidator(_ordered)]
 Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, le=MAX_RATE)]
 """Starts a second: a number, or a text such as ``"50/s"``."""
+RateFromZero = Annotated[float, BeforeValidator(_rate), Field(ge=0, le=MAX_RATE)]
+"""Likewise; 0 starts nothing."""
 Template = Annotated[str, AfterValidator(_template)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 

@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from devicesim.errors import KeyMaterialError
-from devicesim.fleet.sections import SUBJECT_CLIENT_ID
+from devicesim.fleet.sections import SUBJECT_CLIENT_ID, TOPIC_CLIENT_ID
 from devicesim.fleet.spec import Fleet
 from devicesim.pki import keyfile
 from devicesim.pki.authority import Authority, new_shared_authority
@@ -103,6 +103,15 @@ def client_id(fleet: Fleet, group: str, member: int, identity: Identity) -> str:
     """The MQTT client id of a device: by default its certificate's CN."""
     template = fleet.file.groups[group].client_id.replace(SUBJECT_CLIENT_ID, _escaped(common_name(identity)))
     return render(template, fleet.first_index(group) + member, fleet.names(group), "client_id")
+
+
+def topic(fleet: Fleet, group: str, member: int, client: str) -> str | None:
+    """Where a device publishes; ``None``: it does not."""
+    telemetry = fleet.file.groups[group].telemetry
+    if telemetry is None:
+        return None
+    template = telemetry.topic.replace(TOPIC_CLIENT_ID, _escaped(client))
+    return render(template, fleet.first_index(group) + member, fleet.names(group), "topic")
 
 
 def common_name(identity: Identity) -> str:

@@ -5,12 +5,12 @@ what agrees; the report is made from the record alone.
 """
 
 import functools
-import random
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import trio
 
@@ -19,61 +19,64 @@ from devicesim.cloud.activator import Activator, ActivatorPlan, activator_identi
 from devicesim.cloud.asking import answered_in_time
 from devicesim.cloud.setup import data_endpoint, set_up
 from devicesim.cloud.verify import holdings
-from devicesim.errors import DevicesimError, KeyMaterialError, TargetError, leaves
-from devicesim.fleet.device import Clock, Device, Wire, drive
-from devicesim.fleet.identities import Material, client_id, minter
-from devicesim.fleet.pacing import Backoff, Slot, constant_rate, interleave
+from devicesim.errors import DevicesimError, TargetError, leaves
+from devicesim.fleet.arrival import schedule_of
+from devicesim.fleet.device import Clock, Wire
+from devicesim.fleet.identities import Material
+from devicesim.fleet.judging import verdicts
+from devicesim.fleet.meter import this_machine
+from devicesim.fleet.pacing import ConstantRate, Shard
+from devicesim.fleet.recording import Progress, Recording
+from devicesim.fleet.shard import Door, ShardPlan, ShardRun, Sink, wire
 from devicesim.fleet.spec import Fleet
 from devicesim.fleet.target import Target
-from devicesim.fleet.world import (
-    World,
-    account_plan,
-    activates,
-    device_policy_name,
-    makes_things,
-    server_name,
-    user_expectation,
-)
-from devicesim.net.mqtt import MQTTSettings
-from devicesim.net.tls import Deadlines, TLSContext, TLSSettings
-from devicesim.outcome import Attempt, Holding
-from devicesim.record.facts import DeviceRecord, Note, Phase, RunStatus
-from devicesim.record.store import RunWriter
-from devicesim.record.verdict import DeviceFacts, judge
-from devicesim.rules import Expectation
+from devicesim.fleet.world import World, account_plan, activates, device_policy_name, makes_things
+from devicesim.net.tls import TLSContext, TLSSettings
+from devicesim.outcome import Holding
+from devicesim.record.facts import Note, Phase, RunFacts, RunStatus, ThresholdRecord
+from devicesim.record.store import RunReader, RunWriter
+from devicesim.record.thresholds import LiveThresholds, Threshold
 
 LEAD_SECONDS = 0.1
 """Between the end of setup and the first start, so that the first start is not late already."""
 TICK_SECONDS = 0.5
+WATCH_SECONDS = 0.5
+"""How often the thresholds that may end a run are looked at."""
 
 
-@dataclass(slots=True)
-class Progress:
-    """What a run has come to, for whoever shows it. Counts of devices, but for ``attempts``."""
+class Driver(Protocol):
+    """What drives the devices of a run: this process, or several."""
 
-    total: int
-    phase: str = "setting up"
-    started: int = 0
-    attempts: int = 0
-    accepted: int = 0
-    given_up: int = 0
-
-    @property
-    def waiting(self) -> int:
-        """Started, and neither accepted nor given up."""
-        return self.started - self.accepted - self.given_up
+    async def drive(self, plan: ShardPlan, sink: Sink, clock: Clock) -> None:
+        """Start all devices of ``plan`` on its schedule, see them to their end, tell ``sink``. Cancelled, it tells what
+        is still to be told. Raises :class:`~devicesim.errors.DevicesimError` when devices cannot be driven at all."""
 
 
-@dataclass(slots=True)
-class _Started:
-    """A device that was started, until it is judged."""
+class InProcess:
+    """Drives the devices in this process."""
 
-    group: str
-    certificate_id: str
-    expectation: Expectation
-    before: tuple[Holding, ...]
-    attempts: list[Attempt] = field(default_factory=list)
-    finished: bool = False
+    async def drive(self, plan: ShardPlan, sink: Sink, clock: Clock) -> None:
+        shard = ShardRun(plan, sink, clock, this_machine())
+        await shard.arm()
+        await shard.run(trio.current_time() + LEAD_SECONDS)
+
+
+def run_facts(fleet: Fleet, *, target: str, version: str, started_at: float) -> RunFacts:
+    """The run as a whole, before it begins."""
+    arrival = fleet.file.arrival
+    schedule = schedule_of(arrival, fleet.size)
+    return RunFacts(
+        fleet=fleet.name,
+        fleet_file=fleet.text,
+        version=version,
+        target=target,
+        started_at=started_at,
+        rate=schedule.rate if isinstance(schedule, ConstantRate) else None,
+        arrival=arrival.model,
+        schedule=schedule.describe(),
+        late_after=arrival.late_after,
+        late_tolerance=arrival.tolerance,
+    )
 
 
 class Run:
@@ -90,11 +93,14 @@ class Run:
         epoch: Callable[[], float],
         prepare: bool = True,
         only: Collection[int] | None = None,
-        hold: float = 0.0,
+        hold: float | None = None,
+        sources: tuple[str, ...] = (),
+        driver: Driver | None = None,
     ) -> None:
         """``prepare``: set the accounts up, activate under JITR, ask them what they hold; without it they are asked
         for their endpoints and nothing is changed. ``only``: numbers of the devices that are started; ``None`` is all.
-        ``hold``: seconds for which an accepted connection is kept and watched.
+        ``hold``: seconds for which an accepted connection is kept, in place of the fleet file's. ``sources``: local
+        addresses to dial from. ``driver``: what drives the devices, in place of this process.
         """
         self.progress = Progress(total=fleet.size if only is None else len(only))
         self._fleet = fleet
@@ -104,12 +110,16 @@ class Run:
         self._run_id = run_id
         self._prepare = prepare
         self._only = None if only is None else frozenset(only)
-        self._hold = hold
+        self._hold = fleet.file.session.hold if hold is None else hold
+        self._sources = sources
+        self._driver = driver or InProcess()
+        self._thresholds: tuple[Threshold, ...] = ()
         self._clock = Clock(epoch=epoch(), zero=trio.current_time())
         self._clients = {name: AccountClient(access) for name, access in target.accounts.items()}
-        self._devices: dict[int, _Started] = {}
+        self._recording: Recording | None = None
         self._scope = trio.CancelScope()
-        self._interrupted = False
+        self._devices_scope = trio.CancelScope()
+        self._status = RunStatus.FINISHED
         self._failed: DevicesimError | None = None
 
     async def execute(self) -> RunStatus:
@@ -119,7 +129,7 @@ class Run:
         :meth:`fail` was told; what the devices saw is judged before that, and the record is left open for the reason.
         """
         world: World | None = None
-        after: dict[str, tuple[Holding, ...]] | None = None
+        asked = False
         try:
             async with AsyncExitStack() as stack:
                 with self._scope:
@@ -128,25 +138,25 @@ class Run:
                     await self._run_devices(world, before, stack)
                     if self._prepare:
                         self._say("asking the accounts what they hold")
-                        after = await self._ask(Phase.AFTER, {each.certificate_id for each in self._devices.values()})
+                        await self._ask(Phase.AFTER, self._certificates())
+                        asked = True
                 self._say("judging")
         except* TargetError as group:
             self._failed = self._failed or next(leaves(group))
         finally:
             for client in self._clients.values():
                 client.close()
-        if world is not None:
-            self._judge(world, after)
+        if world is not None and self._recording is not None:
+            self._judge(world, self._recording.unfinished, asked=asked)
         if self._failed is not None:
             raise self._failed
-        status = RunStatus.INTERRUPTED if self._interrupted else RunStatus.FINISHED
-        self._writer.finish(status, now=self._now())
+        self._writer.finish(self._status, now=self._now())
         self._say("done")
-        return status
+        return self._status
 
     def interrupt(self) -> None:
         """End the run now: no further start, nothing more asked; what was seen is judged and kept."""
-        self._interrupted = True
+        self._status = RunStatus.INTERRUPTED
         self._scope.cancel()
 
     def fail(self, reason: DevicesimError) -> None:
@@ -174,6 +184,8 @@ class Run:
             self._writer.add_account(world.account_record(name), now=self._now())
         for name in self._fleet.file.groups:
             self._writer.add_group(world.group_record(name), now=self._now())
+        for position, threshold in enumerate(self._thresholds):
+            self._writer.add_threshold(_threshold_record(threshold), position, now=self._now())
         return world
 
     async def _ask(self, phase: Phase, wanted: Collection[str] | None) -> dict[str, tuple[Holding, ...]]:
@@ -219,149 +231,72 @@ class Run:
     async def _run_devices(
         self, world: World, before: Mapping[str, tuple[Holding, ...]], stack: AsyncExitStack
     ) -> None:
-        wire = self._wire()
-        async with self._activators(world, wire, stack), trio.open_nursery() as helpers:
+        plan = self._plan(world)
+        thresholds = LiveThresholds(self._thresholds, late_after=self._fleet.file.arrival.late_after)
+        self._recording = Recording(
+            self._fleet,
+            world,
+            before,
+            writer=self._writer,
+            progress=self.progress,
+            live=thresholds,
+            now=self._now,
+        )
+        async with self._activators(world, wire(plan), stack), trio.open_nursery() as helpers:
             helpers.start_soon(self._tick)
+            helpers.start_soon(self._watch, thresholds)
             self._say("running")
-            async with trio.open_nursery() as nursery:
-                await self._start_all(world, wire, before, nursery)
+            with self._devices_scope:
+                await self._driver.drive(plan, self._recording, self._clock)
             helpers.cancel_scope.cancel()
 
-    async def _start_all(
-        self, world: World, wire: Wire, before: Mapping[str, tuple[Holding, ...]], nursery: trio.Nursery
-    ) -> None:
-        """Start every device when it is due, whatever became of those before it."""
-        groups = self._fleet.file.groups
-        mint = minter(self._fleet, self._material)
-        start = constant_rate(self._fleet.file.arrival.rate)
-        first = trio.current_time() + LEAD_SECONDS
-        for position, slot in enumerate(self._slots()):
-            due = first + start(position)
-            await trio.sleep_until(due)
-            try:
-                identity = mint(slot.group, slot.member)
-            except KeyMaterialError as exc:
-                self._note("error", f"not started: {exc}", device=slot.device)
-                self.progress.given_up += 1
-                self.progress.started += 1
-                continue
-            held = before.get(identity.certificate_id, ())
-            started = _Started(
-                group=slot.group,
-                certificate_id=identity.certificate_id,
-                expectation=world.expectation(slot.group, held),
-                before=held,
-            )
-            self._devices[slot.device] = started
-            name = client_id(self._fleet, slot.group, slot.member, identity)
-            self._writer.add_device(
-                DeviceRecord(
-                    number=slot.device,
-                    index=self._fleet.first_index(slot.group) + slot.member,
-                    group=slot.group,
-                    client_id=name,
-                    certificate_id=identity.certificate_id,
-                    expectation=started.expectation if held else None,
-                ),
-                now=self._now(),
-            )
-            group = groups[slot.group]
-            endpoint = world.endpoints[group.account]
-            device = Device(
-                number=slot.device,
-                identity=identity,
-                client_id=name,
-                address=self._target.address(group.account, endpoint),
-                server_name=server_name(group, world.endpoints),
-                verify_name=group.verify_name or endpoint,
-                expected_account=started.expectation.account,
-            )
-            self.progress.started += 1
-            nursery.start_soon(self._drive, device, wire, due, started)
+    def _plan(self, world: World) -> ShardPlan:
+        """The whole run as one share."""
+        arrival = self._fleet.file.arrival
+        return ShardPlan(
+            fleet=self._fleet,
+            material=self._material,
+            doors={
+                name: Door(endpoint=endpoint, address=self._target.address(name, endpoint))
+                for name, endpoint in world.endpoints.items()
+            },
+            roots=self._target.roots,
+            run_id=self._run_id,
+            shard=Shard(first=0, step=1, count=self.progress.total),
+            only=self._only,
+            hold=self._hold,
+            under_way=arrival.concurrency if arrival.model == "closed" else arrival.max_under_way,
+            sources=self._sources,
+        )
 
-    def _slots(self) -> Iterator[Slot]:
-        """The devices that are started, in the schedule's order."""
-        counts = {name: group.count for name, group in self._fleet.file.groups.items()}
-        return (slot for slot in interleave(counts) if self._only is None or slot.device in self._only)
+    async def _watch(self, thresholds: LiveThresholds) -> None:
+        """End the devices, not the run, when a threshold says so: what they came to is asked and judged."""
+        began = trio.current_time()
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            crossed = thresholds.crossed(trio.current_time() - began)
+            if crossed is not None:
+                self._status = RunStatus.ABORTED
+                record = _threshold_record(crossed)
+                self._writer.add_threshold(
+                    replace(record, aborted_at=self._now()), self._thresholds.index(crossed), now=self._now()
+                )
+                self._devices_scope.cancel()
+                return
 
-    async def _drive(self, device: Device, wire: Wire, due: float, started: _Started) -> None:
-        """One device to its end, in its own task."""
+    def _certificates(self) -> set[str]:
+        """Ids of the certificates of all devices that were started."""
+        self._writer.flush()
+        with RunReader(self._writer.path) as reader:
+            return {device.certificate_id for device in reader.devices()}
 
-        def record(attempt: Attempt) -> None:
-            started.attempts.append(attempt)
-            self.progress.attempts += 1
-            self._writer.add_attempt(attempt, now=self._now())
-
-        # seeded by run and device, so that a device's delays do not hang on the order in which devices fail
-        draw = random.Random(f"{self._run_id}/{device.number}").random  # noqa: S311  # spreads load, guards nothing
-        accepted = await drive(device, wire, due, self._backoff().delays(draw), self._clock, record)
-        started.finished = True
-        if accepted:
-            self.progress.accepted += 1
-        else:
-            self.progress.given_up += 1
-
-    def _judge(self, world: World, after: Mapping[str, tuple[Holding, ...]] | None) -> None:
-        """Where every device ended that came to an end. ``after`` is ``None`` when the accounts could not be asked."""
-        expected_in: dict[str, Counter[str]] = defaultdict(Counter)
-        for started in self._devices.values():
-            if started.expectation.registered_in is not None:
-                expected_in[started.certificate_id][started.expectation.registered_in] += 1
-        for number, started in self._devices.items():
-            if not started.finished:
-                continue  # cut short by an interruption: it has attempts on record, and no verdict
-            place = started.expectation.account
-            own = started.expectation.registered_in
-            others = expected_in[started.certificate_id] - Counter([own] if own is not None else [])
-            facts = DeviceFacts(
-                device=number,
-                certificate_id=started.certificate_id,
-                addressed=world.addressed(started.group),
-                expected_elsewhere=frozenset(others),
-                abroad=world.abroad(started.group),
-            )
-            verdict = judge(
-                facts,
-                started.attempts,
-                None if after is None else after.get(started.certificate_id, ()),
-                started.expectation,
-                user_expectation(self._fleet.file.groups[started.group]),
-                before=started.before,
-                things_known=place is None or makes_things(self._fleet, place) is not None,
-            )
-            self._writer.add_verdict(verdict, now=self._now())
+    def _judge(self, world: World, unfinished: Collection[int], *, asked: bool) -> None:
+        self._writer.flush()
+        with RunReader(self._writer.path) as reader, reader.snapshot():
+            for verdict in verdicts(reader, world, unfinished=unfinished, asked=asked):
+                self._writer.add_verdict(verdict, now=self._now())
 
     # --- small things ---
-
-    def _wire(self) -> Wire:
-        file = self._fleet.file
-        tls = TLSSettings(
-            roots=self._target.roots,
-            minimum_version=file.tls.minimum_version,
-            maximum_version=file.tls.maximum_version,
-            group=file.tls.group,
-            ciphers=file.tls.ciphers,
-            alpn=file.tls.alpn,
-            send_chain=file.tls.send_chain,
-            chain=self._material.authority.chain,
-        )
-        limits = file.deadlines
-        return Wire(
-            context=TLSContext(tls),
-            mqtt=MQTTSettings(version=file.mqtt.version, keep_alive=file.mqtt.keep_alive),
-            deadlines=Deadlines(tcp=limits.tcp, tls=limits.tls, connack=limits.connack),
-            hold=self._hold,
-        )
-
-    def _backoff(self) -> Backoff:
-        retry = self._fleet.file.retry
-        return Backoff(
-            first_delay=retry.first_delay,
-            factor=retry.backoff,
-            jitter=retry.jitter,
-            max_delay=retry.max_delay,
-            attempts=retry.attempts,
-        )
 
     async def _tick(self) -> None:
         """Commit what has gathered also when nothing new comes."""
@@ -377,3 +312,12 @@ class Run:
 
     def _note(self, kind: str, text: str, *, account: str | None = None, device: int | None = None) -> None:
         self._writer.add_note(Note(at=self._now(), kind=kind, text=text, account=account, device=device))
+
+
+def _threshold_record(threshold: Threshold) -> ThresholdRecord:
+    return ThresholdRecord(
+        metric=threshold.selector.text,
+        expression=threshold.expression.text,
+        abort_on_fail=threshold.abort_on_fail,
+        delay=threshold.delay,
+    )

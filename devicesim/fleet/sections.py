@@ -2,13 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from devicesim.fleet.fields import MAX_DEVICES, Deadline, Model, Name, Rate, Seconds, SecondsRange, Template
+from devicesim.fleet.arrival import Arrival
+from devicesim.fleet.fields import MAX_DEVICES, Deadline, Model, Name, Seconds, SecondsRange, Template, as_seconds
+from devicesim.fleet.thresholds import Thresholds
 from devicesim.net.tls import TLSContext, TLSSettings
 from devicesim.pki.profile import KeyType
 
 SUBJECT_CLIENT_ID = "{common_name}"
+TOPIC_CLIENT_ID = "{client_id}"
+MAX_PAYLOAD = 128 * 1024
+"""Bytes (aws-iot-behaviour.md §5)."""
 
 
 def _ciphers(text: str) -> str:
@@ -75,6 +80,27 @@ class Expect(Model):
     """Where; needed with `provisioned` and `pending`."""
 
 
+class GroupTelemetry(Model):
+    """What each device of a group publishes while it is connected; `session.hold` says for how long."""
+
+    every: Annotated[float, BeforeValidator(as_seconds), Field(ge=0.01, le=86_400)] = 10.0
+    """Seconds from one message to the next; a device's first comes at a random moment within them."""
+    topic: Annotated[str, Field(min_length=1, max_length=256)] = "{client_id}/telemetry"
+    """`{client_id}`, `{index}`, `{fleet}` and `{group}` are filled in. The policy that is made where none is given
+    allows topics below the certificate's CN, which is the client id unless the group says otherwise."""
+    qos: Literal[0, 1] = 1
+    bytes: Annotated[int, Field(ge=1, le=MAX_PAYLOAD)] = 200
+    """Of a payload."""
+
+
+class Session(Model):
+    """What devices do once they are accepted."""
+
+    hold: Seconds = 0.0
+    """Seconds that each stays connected from its first CONNACK 0 on, such as `"10m"`; a connection that is lost
+    meanwhile is a failed try, and is made again as `[retry]` says. 0: it disconnects at once."""
+
+
 class Group(Model):
     """Devices that do the same."""
 
@@ -90,6 +116,8 @@ class Group(Model):
     first_index: Annotated[int, Field(ge=0)] | None = None
     """Index of the first device's identity; left out: behind the devices of the groups above. Two groups with the same
     indexes and subject are the same devices: a fleet moved to another account."""
+    telemetry: GroupTelemetry | None = None
+    """What its devices publish while they are connected; left out: nothing."""
     verify_name: str | None = None
     """The name that the server's certificate must carry, when it is not the endpoint of the account dialled."""
     expect: Expect | None = None
@@ -121,13 +149,6 @@ class Retry(Model):
     max_delay: Seconds = 60.0
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """Tries in all."""
-
-
-class Arrival(Model):
-    """When devices start: an open model, one schedule for the whole fleet, groups interleaved."""
-
-    rate: Rate = 50.0
-    """Starts a second: a number or a text such as `"50/s"` or `"3000/min"`."""
 
 
 class DeadlineSection(Model):
@@ -194,6 +215,9 @@ class FleetFile(Model):
     devices: Devices = Devices()
     retry: Retry = Retry()
     arrival: Arrival = Arrival()
+    session: Session = Session()
+    thresholds: Thresholds = Field(default_factory=dict)
+    """What the run must keep, by metric: `time_to_provision = ["p(95)<5s"]`."""
     deadlines: DeadlineSection = DeadlineSection()
     tls: TLS = TLS()
     mqtt: MQTT = MQTT()

@@ -16,8 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from devicesim.errors import FleetFileError, KeyMaterialError, Problem
+from devicesim.fleet.arrival import Arrival, schedule_problems
 from devicesim.fleet.contradictions import find_contradictions
-from devicesim.fleet.sections import SUBJECT_CLIENT_ID, FleetFile, SubjectFields
+from devicesim.fleet.sections import SUBJECT_CLIENT_ID, TOPIC_CLIENT_ID, FleetFile, SubjectFields
+from devicesim.fleet.thresholds import SPELLINGS
 from devicesim.pki.profile import Profile, Subject, render
 
 MOST_SHOWN = 80
@@ -90,7 +92,20 @@ class Fleet:
         for name in by_remainder[: total - sum(counts.values())]:
             counts[name] += 1
         resized = {name: group.model_copy(update={"count": counts[name]}) for name, group in groups.items()}
-        return replace(self, file=self.file.model_copy(update={"groups": resized}))
+        fleet = replace(self, file=self.file.model_copy(update={"groups": resized}))
+        if problems := list(schedule_problems(self.file.arrival, total)):
+            raise FleetFileError(str(self.path), problems)
+        return fleet
+
+
+def at_rate(fleet: Fleet, rate: float) -> Fleet:
+    """The same fleet with so many starts a second, in place of the file's rate, stages, bursts or closed model.
+
+    What the file says of late and dropped starts stays.
+    """
+    old = fleet.file.arrival
+    arrival = Arrival(rate=rate, max_under_way=old.max_under_way, late_after=old.late_after, tolerance=old.tolerance)
+    return replace(fleet, file=fleet.file.model_copy(update={"arrival": arrival}))
 
 
 def load_fleet(path: Path) -> Fleet:
@@ -120,6 +135,7 @@ def parse_fleet(text: str, path: Path) -> Fleet:
     documents: dict[str, dict[str, str]] = {"template": {}, "policy": {}}
     if file is not None:
         problems += _subject_problems(file)
+        problems += schedule_problems(file.arrival, sum(group.count for group in file.groups.values()))
         for kind, found in documents.items():
             problems += _read_documents(file, path, kind, found)
     if problems or file is None:
@@ -133,7 +149,8 @@ def _problem(error: Mapping[str, Any]) -> Problem:
     context, value, shown = error.get("ctx", {}), error.get("input"), _shown(error.get("input"))
     match error["type"]:
         case "extra_forbidden":
-            message = "unknown key"
+            ours = SPELLINGS.get(str(error["loc"][-1]))
+            message = "unknown key" if ours is None else f"unknown key; here it is spelled {ours!r}"
         case "missing":
             message = "is missing"
         case "value_error":
@@ -175,6 +192,16 @@ def _subject_problems(file: FleetFile) -> list[Problem]:
                 render(group.client_id.replace(SUBJECT_CLIENT_ID, "x"), index, names, "client_id")
             except KeyMaterialError as exc:
                 problems.append(Problem(f"groups.{name}.client_id", f"{exc}, {SUBJECT_CLIENT_ID}"))
+                break
+            if group.telemetry is None:
+                continue
+            try:
+                topic = render(group.telemetry.topic.replace(TOPIC_CLIENT_ID, "x"), index, names, "topic")
+            except KeyMaterialError as exc:
+                problems.append(Problem(f"groups.{name}.telemetry.topic", f"{exc}, {TOPIC_CLIENT_ID}"))
+                break
+            if any(sign in topic for sign in "+#\0"):
+                problems.append(Problem(f"groups.{name}.telemetry.topic", f"{topic!r} cannot be published to"))
                 break
     return problems
 

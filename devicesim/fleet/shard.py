@@ -1,0 +1,311 @@
+"""The devices that one process drives: minted ahead of their time, started on schedule, each to its end.
+
+It knows neither accounts nor oracle nor record. What happens is told to a :class:`Sink`, which in a run of one process
+writes the record and in a run of several sends it to the process that does.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+from cryptography import x509
+
+from devicesim.errors import KeyMaterialError
+from devicesim.fleet.arrival import schedule_of
+from devicesim.fleet.device import Clock, Device, Wire, drive
+from devicesim.fleet.draws import Draws
+from devicesim.fleet.identities import Material, client_id, minter, topic
+from devicesim.fleet.meter import Machine, Meter
+from devicesim.fleet.pacing import Backoff, Shard, Slot, slots
+from devicesim.fleet.spec import Fleet
+from devicesim.fleet.telemetry import Telemetry
+from devicesim.fleet.world import server_name
+from devicesim.net.mqtt import MQTTSettings
+from devicesim.net.tls import Deadlines, TLSContext, TLSSettings
+from devicesim.outcome import Attempt
+from devicesim.pki.identity import Identity
+from devicesim.record.facts import Drop, GeneratorSample
+
+MINT_AHEAD_SECONDS = 1.0
+"""How far before its start a device is minted."""
+MINT_AHEAD_MOST = 20_000
+"""Devices that wait for their start, at most; some 5 KB each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where an account is dialled."""
+
+    endpoint: str
+    """Its data endpoint: the name to send, and to verify."""
+    address: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """All that a process needs to drive its share of a run."""
+
+    fleet: Fleet
+    material: Material
+    doors: Mapping[str, Door]
+    """By account name."""
+    roots: tuple[x509.Certificate, ...]
+    """What the devices trust."""
+    run_id: str
+    shard: Shard
+    """Positions of the run's schedule, which counts the devices that are started."""
+    only: frozenset[int] | None
+    """Numbers of the devices that are started; ``None``: all."""
+    hold: float
+    """Seconds that a device stays connected."""
+    under_way: int | None
+    """Devices of this share at a time, at most; what happens at the limit is the arrival model's to say."""
+    sources: tuple[str, ...] = ()
+    """Local addresses to dial from, in turn; none: the system's choice."""
+    process: str = "fleet"
+    """The process's name in the record."""
+
+    @property
+    def total(self) -> int:
+        """Devices of the whole run."""
+        return self.fleet.size if self.only is None else len(self.only)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A device that was started."""
+
+    number: int
+    group: str
+    member: int
+    client_id: str
+    certificate_id: str
+
+
+class Sink(Protocol):
+    """What a share tells, in the order in which it happens. No call waits."""
+
+    def started(self, device: Started) -> None:
+        """Called before anything else of this device."""
+
+    def attempt(self, attempt: Attempt, *, live: bool) -> None:
+        """A try is over; or, with ``live``, it is connected and goes on: the same try is told again. ``account`` is
+        left out."""
+
+    def finished(self, device: int, *, accepted: bool) -> None:
+        """Nothing more comes of this device."""
+
+    def dropped(self, drop: Drop) -> None:
+        """A device was not started."""
+
+    def failed(self, device: int, group: str, why: str) -> None:
+        """A device cannot be minted."""
+
+    def sampled(self, sample: GeneratorSample) -> None:
+        """What this process has used."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A device whose start is awaited."""
+
+    due: float
+    """Seconds after the run's beginning."""
+    slot: Slot
+    identity: Identity | None
+    why: str = ""
+    """Why there is none."""
+
+
+class ShardRun:
+    """One share of a run: :meth:`arm`, then :meth:`run`."""
+
+    def __init__(self, plan: ShardPlan, sink: Sink, clock: Clock, machine: Machine) -> None:
+        """Raises :class:`~devicesim.errors.KeyMaterialError` where the identities cannot be had."""
+        self._plan = plan
+        self._sink = sink
+        self._clock = clock
+        self._meter = Meter(process=plan.process, machine=machine, wall=clock.wall, record=sink.sampled)
+        self._wire = wire(plan)
+        self._backoff = backoff(plan.fleet)
+        endpoints = {account: door.endpoint for account, door in plan.doors.items()}
+        self._server_names = {name: server_name(group, endpoints) for name, group in plan.fleet.file.groups.items()}
+        self._mint = minter(plan.fleet, plan.material)
+        self._ahead: deque[_Ready] = deque()
+        self._coming = self._schedule()
+        self._next = next(self._coming, None)
+        self._open = plan.fleet.file.arrival.model == "open"
+        self._places = None if self._open or plan.under_way is None else trio.Semaphore(plan.under_way)
+        self._under_way = 0
+
+    async def arm(self) -> None:
+        """Mint what is due in the first moment, so that a burst at the beginning is not late."""
+        while self._next is not None and self._next[0] <= MINT_AHEAD_SECONDS and len(self._ahead) < MINT_AHEAD_MOST:
+            self._mint_next()
+            await trio.lowlevel.checkpoint()
+
+    async def run(self, first: float) -> None:
+        """Start every device when it is due, whatever became of those before it, and see them all to their end.
+
+        ``first`` is the beginning of the schedule, a reading of :func:`trio.current_time`.
+        """
+        async with trio.open_nursery() as helpers:
+            helpers.start_soon(self._meter.run)
+            async with trio.open_nursery() as devices:
+                while (ready := await self._awaited(first)) is not None:
+                    await self._start(ready, first, devices)
+            helpers.cancel_scope.cancel()
+
+    # --- the schedule, and minting in step with it ---
+
+    def _schedule(self) -> Iterator[tuple[float, Slot]]:
+        plan = self._plan
+        schedule = schedule_of(plan.fleet.file.arrival, plan.total)
+        counts = {name: group.count for name, group in plan.fleet.file.groups.items()}
+        if plan.only is None:
+            own: Iterator[tuple[int, Slot]] = zip(plan.shard.positions(), slots(counts, plan.shard), strict=True)
+        else:
+            only, positions = plan.only, plan.shard.positions()
+            chosen = enumerate(slot for slot in slots(counts) if slot.device in only)
+            own = ((position, slot) for position, slot in chosen if position in positions)
+        return ((schedule.start(position), slot) for position, slot in own)
+
+    def _mint_next(self) -> None:
+        assert self._next is not None
+        due, slot = self._next
+        try:
+            ready = _Ready(due, slot, self._mint(slot.group, slot.member))
+        except KeyMaterialError as exc:
+            ready = _Ready(due, slot, None, str(exc))
+        self._ahead.append(ready)
+        self._next = next(self._coming, None)
+
+    async def _awaited(self, first: float) -> _Ready | None:
+        """The next device, when it is due. What is left of the time until then goes into minting those behind it."""
+        if self._next is None and not self._ahead:
+            return None
+        if not self._ahead:
+            self._mint_next()
+        due = first + self._ahead[0].due
+        while self._next is not None and self._next[0] <= self._ahead[0].due + MINT_AHEAD_SECONDS:
+            if trio.current_time() >= due or len(self._ahead) >= MINT_AHEAD_MOST:
+                break
+            self._mint_next()
+            await trio.lowlevel.checkpoint()
+        await trio.sleep_until(due)
+        return self._ahead.popleft()
+
+    # --- devices ---
+
+    async def _start(self, ready: _Ready, first: float, devices: trio.Nursery) -> None:
+        plan, slot, due = self._plan, ready.slot, first + ready.due
+        if self._places is not None:
+            await self._places.acquire()
+        if not self._open:
+            due = trio.current_time()  # the model is closed: a device is due when there is a place for it
+        elif plan.under_way is not None and self._under_way >= plan.under_way:
+            self._sink.dropped(Drop(device=slot.device, group=slot.group, due=self._clock.wall(due)))
+            return
+        self._meter.starts += 1
+        if ready.identity is None:
+            self._sink.failed(slot.device, slot.group, ready.why)
+            self._give_back()
+            return
+        device, started = self._device(slot, ready.identity)
+        self._sink.started(started)
+        self._under_way += 1
+        devices.start_soon(self._drive, device, due)
+
+    def _give_back(self) -> None:
+        if self._places is not None:
+            self._places.release()
+
+    async def _drive(self, device: Device, due: float) -> None:
+        """One device to its end, in its own task."""
+        # seeded by run and device, so that a device's delays do not hang on the order in which devices fail
+        delays = self._backoff.delays(Draws(f"{self._plan.run_id}/{device.number}"))
+        accepted = await drive(device, self._wire, due, delays, self._clock, self._over, self._live)
+        self._under_way -= 1
+        self._give_back()
+        self._sink.finished(device.number, accepted=accepted)
+
+    def _over(self, attempt: Attempt) -> None:
+        self._sink.attempt(attempt, live=False)
+
+    def _live(self, attempt: Attempt) -> None:
+        self._sink.attempt(attempt, live=True)
+
+    def _device(self, slot: Slot, identity: Identity) -> tuple[Device, Started]:
+        plan = self._plan
+        group = plan.fleet.file.groups[slot.group]
+        door = plan.doors[group.account]
+        name = client_id(plan.fleet, slot.group, slot.member, identity)
+        device = Device(
+            number=slot.device,
+            identity=identity,
+            client_id=name,
+            address=door.address,
+            server_name=self._server_names[slot.group],
+            verify_name=group.verify_name or door.endpoint,
+            expected_account=None,
+            telemetry=self._telemetry(slot, name),
+            source=plan.sources[slot.device % len(plan.sources)] if plan.sources else None,
+        )
+        started = Started(
+            number=slot.device,
+            group=slot.group,
+            member=slot.member,
+            client_id=name,
+            certificate_id=identity.certificate_id,
+        )
+        return device, started
+
+    def _telemetry(self, slot: Slot, name: str) -> Telemetry | None:
+        telemetry = self._plan.fleet.file.groups[slot.group].telemetry
+        where = topic(self._plan.fleet, slot.group, slot.member, name)
+        if telemetry is None or where is None or not self._plan.hold:
+            return None
+        share = Draws(f"{self._plan.run_id}/{slot.device}/telemetry")()
+        return Telemetry(
+            topic=where,
+            every=telemetry.every,
+            offset=share * telemetry.every,
+            qos=telemetry.qos,
+            size=telemetry.bytes,
+        )
+
+
+def wire(plan: ShardPlan) -> Wire:
+    """How the fleet file says that devices connect."""
+    file = plan.fleet.file
+    tls = TLSSettings(
+        roots=plan.roots,
+        minimum_version=file.tls.minimum_version,
+        maximum_version=file.tls.maximum_version,
+        group=file.tls.group,
+        ciphers=file.tls.ciphers,
+        alpn=file.tls.alpn,
+        send_chain=file.tls.send_chain,
+        chain=plan.material.authority.chain,
+    )
+    limits = file.deadlines
+    return Wire(
+        context=TLSContext(tls),
+        mqtt=MQTTSettings(version=file.mqtt.version, keep_alive=file.mqtt.keep_alive),
+        deadlines=Deadlines(tcp=limits.tcp, tls=limits.tls, connack=limits.connack),
+        hold=plan.hold,
+    )
+
+
+def backoff(fleet: Fleet) -> Backoff:
+    """How the fleet file says that devices try again."""
+    retry = fleet.file.retry
+    return Backoff(
+        first_delay=retry.first_delay,
+        factor=retry.backoff,
+        jitter=retry.jitter,
+        max_delay=retry.max_delay,
+        attempts=retry.attempts,
+    )

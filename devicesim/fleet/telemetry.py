@@ -1,0 +1,31 @@
+"""What a connected device publishes: so much, so often, to its topic. Pure."""
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """One device's messages."""
+
+    topic: str
+    every: float
+    """Seconds from one to the next."""
+    offset: float
+    """Seconds from CONNACK to the first, so that devices that connected together do not publish together."""
+    qos: int
+    """0 or 1."""
+    size: int
+    """Bytes of a payload, at least."""
+
+    def payload(self, number: int, at: float) -> bytes:
+        """Message ``number`` of a connection, from 1, at ``at`` seconds since the Unix epoch: JSON, filled up with
+        spaces."""
+        text = json.dumps({"message": number, "at": round(at, 3)}, separators=(",", ":"))
+        return text.encode("ascii").ljust(self.size)
+
+    def next_due(self, due: float, now: float) -> float:
+        """When the message after that of ``due`` is due. Those missed since are left out: a server that was slow to
+        acknowledge is not sent them all at once."""
+        missed = max(0, int((now - due) / self.every))
+        return due + (missed + 1) * self.every
