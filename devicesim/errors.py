@@ -75,6 +75,12 @@ class TargetError(DevicesimError):
     exit_code = 3
 
 
+class ClusterError(DevicesimError):
+    """The processes that are to drive a run cannot be had, or were gone before anything was started."""
+
+    exit_code = 3
+
+
 def leaves(group: BaseExceptionGroup[E]) -> Iterator[E]:
     """The errors in a group, however deep: every nursery on the way up wraps what its tasks raise once more."""
     for each in group.exceptions:

@@ -1,9 +1,12 @@
-"""What a run costs: wall time, the fleet process's memory, and its CPU a connection against the floor.
+"""What a run costs as its fleet grows: wall time, the fleet process's memory, its CPU a connection against the floor.
 
-The floor is a bare OpenSSL client handshake in this process, in memory, with the key types, group and verification that
-the run's devices use; the run is `devicesim run` over loopback against an emulator in a process of its own.
+A run is `devicesim run` over loopback, against an emulator with lifted quotas in a process of its own, and its cost is
+what the kernel counts for its process. What a run costs before its devices (start, set up, ask, judge) is in the
+smallest run too, so CPU a connection is marginal: what each run used more than the smallest, by the connections it made
+more. The floor is a bare OpenSSL client handshake in memory, with the key types, group and verification that the
+devices use, taken before each run; a ratio is to the one before.
 
-    .venv/bin/python scripts/bench_run.py [--devices 1000] [--rate 100/s] [--json FILE]
+    .venv/bin/python scripts/bench_run.py [--devices 100,1000,10000] [--rate 200/s] [--json FILE]
 """
 
 import argparse
@@ -14,71 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL, crypto
-
-from devicesim.pki.authority import new_shared_authority
-from devicesim.pki.profile import KeyType, Profile
+from floor import handshake_seconds
 
 ROOT = Path(__file__).parents[1]
 FLEET = ROOT / "fleets" / "walkthrough.toml"
 FLOOR_HANDSHAKES = 300
 
 
-def floor() -> float:
-    """Client CPU seconds of one TLS 1.3 handshake with client certificate, P-256 throughout, chain verified."""
-    now = datetime.now(UTC)
-    ca = new_shared_authority("bench", KeyType.EC_P256, now=now, validity=timedelta(days=1))
-    names = ["bench.localhost"]
-    server = ca.issue_server(
-        names, key_type=KeyType.EC_P256, not_before=now - timedelta(hours=1), not_after=now + timedelta(hours=1)
-    )
-    device = ca.mint(0, secret=b"0" * 32, profile=Profile(names={"fleet": "bench"}))
-    server_context, client_context = SSL.Context(SSL.TLS_METHOD), SSL.Context(SSL.TLS_METHOD)
-    server_context.use_certificate(server.certificate)
-    server_context.use_privatekey(server.key)
-    server_context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
-    for context in (server_context, client_context):
-        context.set_tmp_ecdh(KeyType.EC_P256.curve)  # type: ignore[arg-type]  # P-256 has one
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    store = client_context.get_cert_store()
-    assert store is not None
-    store.add_cert(crypto.X509.from_cryptography(ca.certificate))
-    client_context.set_verify(SSL.VERIFY_PEER)
-    spent = 0.0
-    for _ in range(FLOOR_HANDSHAKES):
-        client, peer = SSL.Connection(client_context), SSL.Connection(server_context)
-        started = time.thread_time()
-        client.use_certificate(device.certificate)
-        client.use_privatekey(device.key)
-        client.set_connect_state()
-        spent += time.thread_time() - started
-        peer.set_accept_state()
-        done = {client: False, peer: False}
-        while not all(done.values()):
-            for side, other in ((client, peer), (peer, client)):
-                started = time.thread_time()
-                try:
-                    side.do_handshake()
-                    done[side] = True
-                except SSL.WantReadError:
-                    pass
-                try:
-                    data = side.bio_read(65_536)
-                except SSL.WantReadError:
-                    data = b""
-                if side is client:
-                    spent += time.thread_time() - started
-                if data:
-                    other.bio_write(data)
-    return spent / FLOOR_HANDSHAKES
-
-
 def run(devices: int, rate: str) -> dict[str, Any]:
     """One run: its summary's counts, and what the fleet process cost."""
+    floor = handshake_seconds("1.3", FLOOR_HANDSHAKES)
     with tempfile.TemporaryDirectory() as directory:
         # AWS's default quotas would be measured, and not this program
         emulated = Path(directory, "walkthrough.toml")
@@ -89,55 +41,88 @@ def run(devices: int, rate: str) -> dict[str, Any]:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        assert emulator.stdout is not None
-        ready = json.loads(emulator.stdout.readline())
-        command = [
-            *(sys.executable, "-m", "devicesim", "run", str(FLEET), "--json", "--quiet", "--out", f"{directory}/run"),
-            *("--devices", str(devices), "--rate", rate, "--endpoint-url", ready["api"]),
-            *("--connect-to", f"{ready['mqtt']['host']}:{ready['mqtt']['port']}", "--cacert", ready["ca_file"]),
-        ]
-        started = time.perf_counter()
-        fleet = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert fleet.stdout is not None
-        summary = json.loads(fleet.stdout.read())
-        _, status, usage = os.wait4(fleet.pid, 0)
-        wall = time.perf_counter() - started
-        fleet.returncode = os.waitstatus_to_exitcode(status)
-        fleet.stdout.close()
-        emulator.communicate(b"", timeout=30)
-    connections = summary["totals"]["attempts"]
-    cpu = usage.ru_utime + usage.ru_stime
+        try:
+            assert emulator.stdout is not None
+            ready = json.loads(emulator.stdout.readline())
+            command = [
+                *(sys.executable, "-m", "devicesim", "run", str(FLEET), "--json", "--quiet"),
+                *("--out", f"{directory}/run", "--devices", str(devices), "--rate", rate),
+                *("--endpoint-url", ready["api"], "--cacert", ready["ca_file"]),
+                *("--connect-to", f"{ready['mqtt']['host']}:{ready['mqtt']['port']}"),
+            ]
+            started = time.perf_counter()
+            fleet = subprocess.Popen(command, stdout=subprocess.PIPE)
+            assert fleet.stdout is not None
+            text = fleet.stdout.read()
+            _, status, usage = os.wait4(fleet.pid, 0)
+            wall = time.perf_counter() - started
+            fleet.returncode = os.waitstatus_to_exitcode(status)
+            fleet.stdout.close()
+        finally:
+            emulator.communicate(b"", timeout=30)
+    if not text:
+        raise SystemExit(f"the run of {devices} devices told nothing, exit code {fleet.returncode}")
     return {
         "devices": devices,
         "exit_code": fleet.returncode,
-        "connections": connections,
+        "connections": json.loads(text)["totals"]["attempts"],
         "wall_seconds": wall,
         "fleet_rss_mib": usage.ru_maxrss / 1024,
-        "fleet_cpu_seconds": cpu,
-        "fleet_cpu_ms_a_connection": cpu / connections * 1000,
+        "fleet_cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "floor_ms": floor * 1000,
     }
+
+
+def compare(row: dict[str, Any], smallest: dict[str, Any]) -> None:
+    """Add what the run cost more than the smallest, a connection; to a run no larger nothing."""
+    connections = row["connections"] - smallest["connections"]
+    if connections > 0:
+        cpu = (row["fleet_cpu_seconds"] - smallest["fleet_cpu_seconds"]) / connections * 1000
+        row |= {"marginal_cpu_ms_a_connection": cpu, "ratio_to_floor": cpu / row["floor_ms"]}
+
+
+HEADER = (
+    f"{'devices':>8} {'connections':>12} {'wall':>9} {'fleet RSS':>11} {'fleet CPU':>10} {'CPU ms/conn':>12}"
+    f" {'x floor':>8} {'exit code':>10}"
+)
+
+
+def line(row: dict[str, Any]) -> str:
+    marginal, ratio = row.get("marginal_cpu_ms_a_connection"), row.get("ratio_to_floor")
+    return (
+        f"{row['devices']:>8} {row['connections']:>12} {row['wall_seconds']:>7.1f} s {row['fleet_rss_mib']:>7.0f} MiB"
+        f" {row['fleet_cpu_seconds']:>8.1f} s {'-' if marginal is None else f'{marginal:.2f}':>12}"
+        f" {'-' if ratio is None else f'{ratio:.2f}':>8} {row['exit_code']:>10}"
+    )
+
+
+def numbers(text: str) -> list[int]:
+    """``100,1000``, ascending: argparse tells of a ``ValueError``."""
+    return sorted(int(each) for each in text.split(","))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, default=1000)
-    parser.add_argument("--rate", default="100/s")
+    parser.add_argument("--devices", type=numbers, default="100,1000,10000", help="one run for each number")
+    parser.add_argument("--rate", default="200/s", help="starts of devices")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    handshake = floor() * 1000
-    base, result = run(8, arguments.rate), run(arguments.devices, arguments.rate)
-    # what a run costs before its devices: start, set up, ask, judge
-    marginal = (result["fleet_cpu_seconds"] - base["fleet_cpu_seconds"]) / (result["connections"] - base["connections"])
-    result |= {
-        "floor_ms": handshake,
-        "marginal_cpu_ms_a_connection": marginal * 1000,
-        "ratio_to_floor": marginal * 1000 / handshake,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-    }
-    for name, value in result.items():
-        print(f"{name:30} {value:.3f}" if isinstance(value, float) else f"{name:30} {value}")
+    load = os.getloadavg()[0]
+    rows: list[dict[str, Any]] = []
+    print(HEADER)
+    for devices in arguments.devices:
+        row = run(devices, arguments.rate)
+        rows.append(row)
+        compare(row, rows[0])
+        print(line(row), flush=True)
     if arguments.json:
+        result = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "load_average_before": load,
+            "rate": arguments.rate,
+            "rows": rows,
+        }
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from devicesim.fleet.recording import Progress
 from devicesim.record.facts import RunStatus
+from devicesim.report import ratesearch
 from devicesim.report.document import Summary
+from devicesim.report.ratesearch import RateSearch
 from devicesim.report.text import render
 
 EXIT_OK = 0
@@ -44,6 +46,24 @@ def show_summary(summary: Summary, record: Path, *, as_json: bool, quiet: bool) 
             return
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
     console.print(render(summary, record=str(record)))
+
+
+def search_exit_code(search: RateSearch) -> int:
+    """0 when a rate was found; whatever kept it from being found else."""
+    if search.ended == "interrupted":
+        return EXIT_INTERRUPTED
+    if search.highest_rate is not None:
+        return EXIT_OK
+    return EXIT_LOAD if search.ended in ("generator", "devices") else EXIT_EXPECTATION
+
+
+def show_search(search: RateSearch, *, as_json: bool, quiet: bool) -> None:
+    """As :func:`show_summary`, of a search for the highest rate."""
+    if as_json:
+        click.echo(search.to_json())
+        if quiet:
+            return
+    Console(file=sys.stderr if as_json else sys.stdout, highlight=False).print(ratesearch.render(search))
 
 
 class Shown(Protocol):
@@ -82,7 +102,13 @@ def run_line(progress: Progress) -> str:
     """A run's progress."""
     if progress.phase != "running":
         return f"{progress.phase} ..."
-    return (
-        f"{progress.started}/{progress.total} started, {progress.accepted} accepted, {progress.waiting} under way, "
-        f"{progress.given_up} given up, {progress.attempts} connections"
-    )
+    started = f"{progress.started}/{progress.total} started, {progress.accepted} accepted, {progress.waiting} under way"
+    parts = [started, f"{progress.given_up} given up, {progress.attempts} connections"]
+    for count, what in (
+        (progress.dropped, "dropped"),
+        (progress.connected, "connected"),
+        (progress.published, "messages"),
+    ):
+        if count:
+            parts.append(f"{count} {what}")
+    return ", ".join(parts)

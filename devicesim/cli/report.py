@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from devicesim.cli.output import exit_code, show_summary
-from devicesim.cli.run import RECORD_NAME
+from devicesim.cli.running import RECORD_NAME
 from devicesim.record.store import RunReader
 from devicesim.report.summary import summarise
 

@@ -1,35 +1,27 @@
 """``devicesim run``: a fleet against the emulator or AWS, and what came of it."""
 
 import os
-import secrets
-import signal
-import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import trio
 
-from devicesim import __version__
-from devicesim.cli.child import Child
+from devicesim.cli.autorate import TRIAL_SECONDS, Goal
 from devicesim.cli.limits import raise_open_files
-from devicesim.cli.options import material_files, material_options
-from devicesim.cli.output import EXIT_INTERRUPTED, exit_code, run_line, show_progress, show_summary
+from devicesim.cli.options import Seconds, material_files, material_options
+from devicesim.cli.running import RECORD_NAME, RunOptions, main
 from devicesim.cli.target import TargetOptions, target_options
-from devicesim.errors import DevicesimError, InputError, leaves
-from devicesim.fleet.fields import MAX_DEVICES, MAX_RATE, parse_rate
-from devicesim.fleet.identities import Material, load_material
-from devicesim.fleet.runner import Run, run_facts
+from devicesim.errors import InputError
+from devicesim.fleet.arrival import schedule_of
+from devicesim.fleet.fields import MAX_DEVICES, MAX_RATE, parse_rate, parse_seconds
+from devicesim.fleet.identities import load_material
+from devicesim.fleet.sources import merge_sources
 from devicesim.fleet.spec import Fleet, at_rate, load_fleet
 from devicesim.fleet.target import Kind
-from devicesim.record.facts import Note
-from devicesim.record.store import RunReader, RunWriter
-from devicesim.report.summary import summarise
+from devicesim.record.thresholds import Threshold
 
-RECORD_NAME = "run.sqlite"
+MAX_WORKERS = 1000
 FILES_BESIDE_DEVICES = 128
 """Descriptors that are not devices': control plane, record, event loop, Python."""
 
@@ -47,12 +39,16 @@ class _Rate(click.ParamType[float]):
         return rate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    target: TargetOptions
-    directory: Path
-    quiet: bool
-    as_json: bool
+class _Duration(Seconds):
+    """A number of seconds, or a text such as ``30s`` or ``5m``."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, str):
+            try:
+                value = parse_seconds(value)
+            except ValueError as exc:
+                self.fail(f"{value!r}: {exc}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.command(name="run")
@@ -63,6 +59,29 @@ class _Options:
     "--devices", type=click.IntRange(1, MAX_DEVICES), metavar="N", help="So many devices, in the file's proportions."
 )
 @click.option("--rate", type=_Rate(), help="Starts a second, such as 50/s, in place of the file's.")
+@click.option(
+    "--hold", type=_Duration(min=0, max=86_400), help="Stay connected so long, such as 10m, in place of the file's."
+)
+@click.option(
+    "--workers", type=click.IntRange(1, MAX_WORKERS), metavar="N", help="Processes that drive devices, on Dask."
+)
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already, such as tcp://10.0.0.5:8786.")
+@click.option(
+    "--source-address",
+    "sources",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Dial from these: an address, a range or a network of this machine's.",
+)
+@click.option("--autorate", "goal", type=Goal(), help="Find the highest rate that keeps this, such as 'p(95)<5s'.")
+@click.option(
+    "--trial",
+    "trial_seconds",
+    type=_Duration(min=1, max=3600),
+    default=TRIAL_SECONDS,
+    show_default=True,
+    help="How long each rate of --autorate is kept up.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress, and no table beside --json.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
 @material_options
@@ -75,6 +94,12 @@ def command(
     out: Path | None,
     devices: int | None,
     rate: float | None,
+    hold: float | None,
+    workers: int | None,
+    scheduler: str | None,
+    sources: tuple[str, ...],
+    goal: Threshold | None,
+    trial_seconds: float,
     quiet: bool,
     as_json: bool,
     ca_path: Path | None,
@@ -96,100 +121,30 @@ def command(
     now = datetime.now(UTC)
     files = material_files(ca_path, ca_key, seed)
     material = load_material(fleet, files, now=now, make=target == "emulator")
-    options = _Options(
+    options = RunOptions(
         target=where,
         directory=_make_directory(out, fleet, now),
         quiet=quiet,
         as_json=as_json,
+        hold=hold,
+        sources=_sources(sources),
+        workers=workers,
+        scheduler=scheduler,
+        goal=goal,
+        trial_seconds=trial_seconds,
+        first_rate=schedule_of(fleet.file.arrival, fleet.size).peak_rate or 1.0,
     )
     short = raise_open_files(fleet.size + FILES_BESIDE_DEVICES)
     if short is not None and not quiet:
         click.echo(f"devicesim: warning: {short}", err=True)
-    return trio.run(_main, fleet, material, options)
+    return trio.run(main, fleet, material, options)
 
 
-@dataclass(slots=True)
-class _Session:
-    """What a signal may end."""
-
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    run: Run | None = None
-
-
-async def _main(fleet: Fleet, material: Material, options: _Options) -> int:
-    """Run under the signals: the first ends the run with a whole record, the second at once."""
-    session = _Session()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, signals, session)
-            with session.scope:
-                await _run(fleet, material, options, session)
-            nursery.cancel_scope.cancel()
-    if session.scope.cancelled_caught:
-        click.echo(f"devicesim: interrupted; what was recorded is in {options.directory}", err=True)
-        return EXIT_INTERRUPTED
-    with RunReader(options.directory / RECORD_NAME) as reader:
-        summary = summarise(reader)
-    show_summary(summary, options.directory / RECORD_NAME, as_json=options.as_json, quiet=options.quiet)
-    return exit_code(summary)
-
-
-async def _watch(signals: AsyncIterator[int], session: _Session) -> None:
-    async for _ in signals:
-        if session.run is None:
-            session.scope.cancel()
-            return
-        click.echo("devicesim: interrupted: writing the record; once more to stop at once", err=True)
-        session.run.interrupt()
-        session.run = None
-
-
-async def _run(fleet: Fleet, material: Material, options: _Options, session: _Session) -> None:
-    facts = run_facts(
-        fleet,
-        target=options.target.endpoint_url or options.target.kind,
-        version=__version__,
-        started_at=time.time(),
-    )
-    async with AsyncExitStack() as stack:
-        writer = stack.enter_context(RunWriter.create(options.directory / RECORD_NAME, facts))
-        try:
-            target, child = await options.target.open(fleet, options.directory / "emulator.log", stack)
-            run = Run(fleet, material, target, writer, run_id=secrets.token_hex(4), epoch=time.time)
-            session.run = run
-            await execute(run, child, progress=not options.quiet)
-            if child is not None and not options.quiet:
-                _tell_throttled(await child.throttled())
-        except* DevicesimError as group:
-            for error in leaves(group):
-                writer.add_note(Note(at=time.time(), kind="error", text=str(error)))
-            raise
-
-
-def _tell_throttled(throttled: Mapping[str, int]) -> None:
-    """Devices see a throttled request as any refusal: without a word here a fleet that is too fast looks broken."""
-    if not throttled:
-        return
-    counts = ", ".join(f"{quota} {count}" for quota, count in sorted(throttled.items()))
-    told = f"the emulator throttled {sum(throttled.values())} requests, as its quotas say: {counts}"
-    hint = "lower --rate, or lift them: [emulator.quotas] lifted = true"
-    click.echo(f"devicesim: note: {told}; {hint}", err=True)
-
-
-async def execute(run: Run, child: Child | None, *, progress: bool) -> None:
-    """A run to its end, with its progress shown; ``child`` is the emulator that was started for it."""
-    async with trio.open_nursery() as nursery:
-        if progress:
-            nursery.start_soon(show_progress, run.progress, run_line)
-        if child is not None:
-            nursery.start_soon(_fail_with, child, run)
-        await run.execute()
-        nursery.cancel_scope.cancel()
-
-
-async def _fail_with(child: Child, run: Run) -> None:
-    """No device is kept trying against an emulator that is no longer there."""
-    run.fail(await child.ended())
+def _sources(texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return merge_sources(texts)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--source-address") from exc
 
 
 def _make_directory(out: Path | None, fleet: Fleet, now: datetime) -> Path:

@@ -6,7 +6,8 @@ from importlib import import_module
 import click
 
 _MODELS = {
-    "fleet": ("devicesim.fleet.spec", "FleetFile"),
+    "fleet": ("devicesim.fleet.sections", "FleetFile"),
+    "rates": ("devicesim.report.ratesearch", "RateSearch"),
     "summary": ("devicesim.report.document", "Summary"),
     "check": ("devicesim.report.conformance_document", "CheckDocument"),
     "diagnosis": ("devicesim.report.diagnosis_document", "Diagnoses"),

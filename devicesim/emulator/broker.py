@@ -81,6 +81,8 @@ class Broker:
         self._timers = timers
         self._sessions: dict[str, Session] = {}
         self._bound: dict[Connection, Session] = {}
+        self.taken: dict[int, int] = {0: 0, 1: 0}
+        """Messages of clients that were delivered and, where they ask for it, acknowledged, by QoS."""
         self._routes = Routes(settings=settings, timers=timers, choose=choose, retained=retained)
         self._lifecycle = lifecycle(self)
 
@@ -376,6 +378,7 @@ class Broker:
             self._refuse_publish(connection, packet, ReasonCode.QUOTA_EXCEEDED, detail)
             return
         self._deliver(message, now)
+        self.taken[packet.qos] += 1
         if packet.packet_id is not None:
             connection.send(PubAck(packet_id=packet.packet_id))
 

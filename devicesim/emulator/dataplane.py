@@ -7,8 +7,8 @@ Two clocks: ``now`` is monotonic and decides deadlines; ``wall`` says what time 
 """
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from devicesim.emulator import history
@@ -50,6 +50,8 @@ class Load:
     sessions: int = 0
     subscriptions: int = 0
     retained: int = 0
+    taken: Mapping[int, int] = field(default_factory=dict)
+    """Messages of clients, by QoS."""
 
 
 class DataPlane:
@@ -282,6 +284,7 @@ class DataPlane:
             sessions=broker.sessions,
             subscriptions=broker.subscriptions,
             retained=broker.retained,
+            taken=broker.taken,
         )
 
     @property

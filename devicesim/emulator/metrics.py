@@ -64,11 +64,16 @@ class _Core:
         held = GaugeMetricFamily(
             "devicesim_resources", "What the registry holds, by kind.", labels=(*_ACCOUNT, "resource")
         )
+        taken = CounterMetricFamily(
+            "devicesim_messages", "Messages taken from clients, sent again ones too.", labels=(*_ACCOUNT, "qos")
+        )
         for partition in self._core.registry.partitions():
             labels = (partition.account_id, partition.region)
             load = self._core.plane.load(partition)
             for name, family in loads.items():
                 family.add_metric(labels, getattr(load, name))
+            for qos, count in load.taken.items():
+                taken.add_metric((*labels, str(qos)), count)
             for resource, collection in (
                 ("ca_certificate", partition.cas),
                 ("certificate", partition.certificates),
@@ -78,6 +83,7 @@ class _Core:
             ):
                 held.add_metric((*labels, resource), len(collection))
         yield from loads.values()
+        yield taken
         yield held
 
     def _data_plane(self) -> Iterator["Metric"]:

@@ -150,6 +150,7 @@ async def _connect(device: Device, wire: Wire, this: _Try, stay: "_Stay") -> Fai
             settings=wire.mqtt,
             deadlines=wire.deadlines,
             trace=this.trace,
+            source=device.source,
         ) as client:
             if wire.hold > 0:
                 await stay.live(client, this)

@@ -101,7 +101,7 @@ class Outbox:
         return self._number, self._given, bool(self._waiting)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Share:
     """One share, as the run sees it."""
 
@@ -141,7 +141,8 @@ class Book:
 
     @property
     def all_armed(self) -> bool:
-        return all(share.state is State.ARMED for share in self.shares)
+        """All wait for the word, and it may be given."""
+        return not self._stop and all(share.state is State.ARMED for share in self.shares)
 
     @property
     def over(self) -> bool:
@@ -183,8 +184,6 @@ class Book:
         if not share.over:
             share.state, share.why, share.pending = State.LOST, why, False
 
-    def silent(self, now: float) -> None:
-        """Give up the shares that have not answered for too long."""
-        for share in self.shares:
-            if now - share.heard > self._silence:
-                self.lost(share, f"no answer for {now - share.heard:.0f} s")
+    def is_silent(self, share: Share, now: float) -> bool:
+        """It has not answered for too long."""
+        return not share.over and now - share.heard > self._silence

@@ -12,6 +12,7 @@ it: a process that has every k-th position makes exactly its share of the same s
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, inf, sqrt
 from typing import Protocol
 
@@ -126,6 +127,9 @@ class Schedule(Protocol):
     def duration(self, count: int) -> float | None:
         """Seconds until the last of ``count`` starts is due; ``None`` where the target decides."""
 
+    def most_within(self, seconds: float, count: int) -> int:
+        """The most of ``count`` starts that are due within any so many seconds; at most 1 too many."""
+
     def describe(self) -> str:
         """For people, as in ``50 starts/s``."""
 
@@ -149,6 +153,9 @@ class ConstantRate:
 
     def duration(self, count: int) -> float:
         return self.start(max(0, count - 1))
+
+    def most_within(self, seconds: float, count: int) -> int:
+        return min(count, int(self.rate * seconds) + 1)
 
     def describe(self) -> str:
         return f"{self.rate:g} starts/s"
@@ -204,6 +211,7 @@ class Stages:
         self._ramps = tuple(ramps)
         self._segments = tuple(_segments(start_rate, ramps))
         self._ends = [each.before + each.starts(each.end - each.begin) for each in self._segments]
+        self._begins = [each.begin for each in self._segments]
         last = self._ends[-1]
         self.most: float = inf if last == inf else ceil(last)
         """Starts that are ever due."""
@@ -224,6 +232,21 @@ class Stages:
     def duration(self, count: int) -> float:
         return self.start(max(0, count - 1))
 
+    def most_within(self, seconds: float, count: int) -> int:
+        # while neither end of the window passes a corner, what is due in it is a parabola of when it begins; its most
+        # is at such a moment, or where the rate is the same at both ends
+        last = max(0.0, self.duration(count) - seconds)
+        corners = {each.begin - shift for each in self._segments for shift in (0.0, seconds)}
+        begins = sorted({0.0, last, *(each for each in corners if 0 < each < last)})
+        level = []
+        for low, high in pairwise(begins):
+            one, two = low + (high - low) / 4, high - (high - low) / 4
+            grows, still_grows = (self._rate(t + seconds) - self._rate(t) for t in (one, two))
+            if grows > 0 > still_grows:
+                level.append(one + (two - one) * grows / (grows - still_grows))
+        most = max(self._due_by(t + seconds) - self._due_by(t) for t in (*begins, *level))
+        return min(count, int(most) + 1)
+
     def describe(self) -> str:
         many = len(self._ramps)
         words = f"{many} stage{'s' if many != 1 else ''}"
@@ -231,6 +254,17 @@ class Stages:
         if self._peak > target:
             return f"{words}, at most {self._peak:g} starts/s"
         return f"{words} to {target:g} starts/s"
+
+    def _at(self, t: float) -> _Segment:
+        return self._segments[bisect_right(self._begins, t) - 1]
+
+    def _rate(self, t: float) -> float:
+        segment = self._at(t)
+        return segment.rate + segment.slope * (t - segment.begin)
+
+    def _due_by(self, t: float) -> float:
+        segment = self._at(t)
+        return segment.before + segment.starts(t - segment.begin)
 
     def _rates(self, until: float) -> Iterator[float]:
         """Rates at the corners of the segments, up to a time."""
@@ -274,6 +308,9 @@ class Bursts:
     def duration(self, count: int) -> float:
         return self.start(max(0, count - 1))
 
+    def most_within(self, seconds: float, count: int) -> int:
+        return min(count, self.size * (int(seconds / self.every) + 1) if self.every else self.size)
+
     def describe(self) -> str:
         return f"bursts of {self.size} every {self.every:g} s" if self.every else f"all {self.size} at once"
 
@@ -293,6 +330,9 @@ class Closed:
 
     def duration(self, count: int) -> None:  # noqa: ARG002
         return None
+
+    def most_within(self, seconds: float, count: int) -> int:  # noqa: ARG002  # as fast as the target lets them
+        return count
 
     def describe(self) -> str:
         return f"closed, {self.concurrency} at a time"

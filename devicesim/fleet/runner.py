@@ -30,6 +30,7 @@ from devicesim.fleet.recording import Progress, Recording
 from devicesim.fleet.shard import Door, ShardPlan, ShardRun, Sink, wire
 from devicesim.fleet.spec import Fleet
 from devicesim.fleet.target import Target
+from devicesim.fleet.thresholds import thresholds_of
 from devicesim.fleet.world import World, account_plan, activates, device_policy_name, makes_things
 from devicesim.net.tls import TLSContext, TLSSettings
 from devicesim.outcome import Holding
@@ -113,7 +114,7 @@ class Run:
         self._hold = fleet.file.session.hold if hold is None else hold
         self._sources = sources
         self._driver = driver or InProcess()
-        self._thresholds: tuple[Threshold, ...] = ()
+        self._thresholds = thresholds_of(fleet.file.thresholds)
         self._clock = Clock(epoch=epoch(), zero=trio.current_time())
         self._clients = {name: AccountClient(access) for name, access in target.accounts.items()}
         self._recording: Recording | None = None

@@ -19,6 +19,7 @@ from devicesim.fleet.draws import Draws
 from devicesim.fleet.identities import Material, client_id, minter, topic
 from devicesim.fleet.meter import Machine, Meter
 from devicesim.fleet.pacing import Backoff, Shard, Slot, slots
+from devicesim.fleet.sources import source_of
 from devicesim.fleet.spec import Fleet
 from devicesim.fleet.telemetry import Telemetry
 from devicesim.fleet.world import server_name
@@ -32,6 +33,8 @@ MINT_AHEAD_SECONDS = 1.0
 """How far before its start a device is minted."""
 MINT_AHEAD_MOST = 20_000
 """Devices that wait for their start, at most; some 5 KB each."""
+_MAX_TEXT = 65_535
+"""Bytes of a text in MQTT (5, 1.5.4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,7 @@ class Sink(Protocol):
         """A device was not started."""
 
     def failed(self, device: int, group: str, why: str) -> None:
-        """A device cannot be minted."""
+        """A device cannot be minted, or its certificate names what MQTT cannot send: it is not started."""
 
     def sampled(self, sample: GeneratorSample) -> None:
         """What this process has used."""
@@ -134,7 +137,7 @@ class ShardRun:
         self._server_names = {name: server_name(group, endpoints) for name, group in plan.fleet.file.groups.items()}
         self._mint = minter(plan.fleet, plan.material)
         self._ahead: deque[_Ready] = deque()
-        self._coming = self._schedule()
+        self._coming = schedule(plan)
         self._next = next(self._coming, None)
         self._open = plan.fleet.file.arrival.model == "open"
         self._places = None if self._open or plan.under_way is None else trio.Semaphore(plan.under_way)
@@ -142,7 +145,9 @@ class ShardRun:
 
     async def arm(self) -> None:
         """Mint what is due in the first moment, so that a burst at the beginning is not late."""
-        while self._next is not None and self._next[0] <= MINT_AHEAD_SECONDS and len(self._ahead) < MINT_AHEAD_MOST:
+        # of a closed model everything is due at once, but no more can start than there are places
+        most = MINT_AHEAD_MOST if self._places is None else min(MINT_AHEAD_MOST, self._places.value)
+        while self._next is not None and self._next[0] <= MINT_AHEAD_SECONDS and len(self._ahead) < most:
             self._mint_next()
             await trio.lowlevel.checkpoint()
 
@@ -159,18 +164,6 @@ class ShardRun:
             helpers.cancel_scope.cancel()
 
     # --- the schedule, and minting in step with it ---
-
-    def _schedule(self) -> Iterator[tuple[float, Slot]]:
-        plan = self._plan
-        schedule = schedule_of(plan.fleet.file.arrival, plan.total)
-        counts = {name: group.count for name, group in plan.fleet.file.groups.items()}
-        if plan.only is None:
-            own: Iterator[tuple[int, Slot]] = zip(plan.shard.positions(), slots(counts, plan.shard), strict=True)
-        else:
-            only, positions = plan.only, plan.shard.positions()
-            chosen = enumerate(slot for slot in slots(counts) if slot.device in only)
-            own = ((position, slot) for position, slot in chosen if position in positions)
-        return ((schedule.start(position), slot) for position, slot in own)
 
     def _mint_next(self) -> None:
         assert self._next is not None
@@ -208,12 +201,15 @@ class ShardRun:
         elif plan.under_way is not None and self._under_way >= plan.under_way:
             self._sink.dropped(Drop(device=slot.device, group=slot.group, due=self._clock.wall(due)))
             return
-        self._meter.starts += 1
-        if ready.identity is None:
-            self._sink.failed(slot.device, slot.group, ready.why)
+        try:
+            if ready.identity is None:
+                raise KeyMaterialError(ready.why)
+            device, started = self._device(slot, ready.identity)
+        except KeyMaterialError as exc:
+            self._sink.failed(slot.device, slot.group, str(exc))
             self._give_back()
             return
-        device, started = self._device(slot, ready.identity)
+        self._meter.starts += 1
         self._sink.started(started)
         self._under_way += 1
         devices.start_soon(self._drive, device, due)
@@ -242,6 +238,8 @@ class ShardRun:
         group = plan.fleet.file.groups[slot.group]
         door = plan.doors[group.account]
         name = client_id(plan.fleet, slot.group, slot.member, identity)
+        if len(name.encode()) > _MAX_TEXT:
+            raise KeyMaterialError(f"client id {name[:40]!r}... has more than {_MAX_TEXT} bytes")
         device = Device(
             number=slot.device,
             identity=identity,
@@ -251,7 +249,7 @@ class ShardRun:
             verify_name=group.verify_name or door.endpoint,
             expected_account=None,
             telemetry=self._telemetry(slot, name),
-            source=plan.sources[slot.device % len(plan.sources)] if plan.sources else None,
+            source=source_of(plan.sources, slot),
         )
         started = Started(
             number=slot.device,
@@ -267,6 +265,9 @@ class ShardRun:
         where = topic(self._plan.fleet, slot.group, slot.member, name)
         if telemetry is None or where is None or not self._plan.hold:
             return None
+        # the fleet file's part of it is checked; a client id out of a certificate is not known before it is there
+        if not where or len(where.encode()) > _MAX_TEXT or any(sign in where for sign in "+#\0"):
+            raise KeyMaterialError(f"topic {where[:80]!r} cannot be published to")
         share = Draws(f"{self._plan.run_id}/{slot.device}/telemetry")()
         return Telemetry(
             topic=where,
@@ -275,6 +276,19 @@ class ShardRun:
             qos=telemetry.qos,
             size=telemetry.bytes,
         )
+
+
+def schedule(plan: ShardPlan) -> Iterator[tuple[float, Slot]]:
+    """The devices of a share in their order, each with the seconds from the run's beginning until it is due."""
+    due = schedule_of(plan.fleet.file.arrival, plan.total)
+    counts = {name: group.count for name, group in plan.fleet.file.groups.items()}
+    if plan.only is None:
+        own: Iterator[tuple[int, Slot]] = zip(plan.shard.positions(), slots(counts, plan.shard), strict=True)
+    else:
+        only, positions = plan.only, plan.shard.positions()
+        chosen = enumerate(slot for slot in slots(counts) if slot.device in only)
+        own = ((position, slot) for position, slot in chosen if position in positions)
+    return ((due.start(position), slot) for position, slot in own)
 
 
 def wire(plan: ShardPlan) -> Wire:

@@ -10,12 +10,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import trio
 
 from devicesim import __version__
-from devicesim.errors import DevicesimError
+from devicesim.errors import DevicesimError, leaves
 from devicesim.fleet.device import Clock
 from devicesim.fleet.exchange import Answer, Order, Outbox, State
 from devicesim.fleet.meter import this_machine
@@ -26,6 +27,7 @@ LEASE_SECONDS = 10.0
 """Without a question for so long a share stops. Less than the silence after which the asker gives a worker up
 (:data:`devicesim.fleet.workers.SILENCE_SECONDS`): what is given up has stopped."""
 WATCH_SECONDS = 0.5
+OPEN_FILES = 1 << 20
 
 
 class Station:
@@ -43,8 +45,21 @@ class Station:
         self._why = self._hint = ""
         self._order = Order(first=None)
         self._asked = time.monotonic()
+        self._begun = False
         self._token: trio.lowlevel.TrioToken | None = None
         self._changed: trio.Event | None = None
+
+    @property
+    def over(self) -> bool:
+        """Nothing is driven, and all that was told is known to have arrived."""
+        return self._state in (State.ENDED, State.FAILED) and self._outbox.empty
+
+    def begin(self) -> None:
+        """Say that it is about to run. Raises ``LookupError`` the second time."""
+        with self._lock:
+            if self._begun:
+                raise LookupError("the share is being driven, or was, by another task")
+            self._begun = True
 
     def ask(self, received: int, order: Order) -> Answer:
         """Take the order, give the batch after ``received``."""
@@ -54,10 +69,8 @@ class Station:
             state, why, hint = self._state, self._why, self._hint  # read before the batch: what ended has told all
             number, events, more = self._outbox.ask(received)
         if self._token is not None and self._changed is not None:
-            try:
+            with suppress(trio.RunFinishedError):  # it has ended in between
                 self._token.run_sync_soon(self._wake)
-            except trio.RunFinishedError:
-                pass  # it has ended in between
         return Answer(state=state, number=number, events=events, more=more, why=why, hint=hint)
 
     async def run(self) -> None:
@@ -72,11 +85,12 @@ class Station:
                     nursery.cancel_scope.cancel()
             self._enter(State.ENDED)
         except* DevicesimError as group:
-            error = group.exceptions[0]
-            self._enter(State.FAILED, str(error), error.hint if isinstance(error, DevicesimError) else "")
+            error = next(leaves(group))
+            self._enter(State.FAILED, str(error), error.hint)
         except* Exception as group:  # a bug of ours: it is told where somebody reads it, not in a worker's log
-            where = "".join(traceback.format_exception(group))
-            self._enter(State.FAILED, f"{group.exceptions[0]!r}\n{where}")
+            bug = next(leaves(group))
+            place = traceback.extract_tb(bug.__traceback__)[-1]
+            self._enter(State.FAILED, f"{bug!r} at {place.filename}:{place.lineno}")
         with trio.move_on_after(self._lease):
             while not self._outbox.empty:
                 await self._next_change()
@@ -86,7 +100,7 @@ class Station:
         share = ShardRun(self._plan, Teller(self._put), clock, this_machine())
         await share.arm()
         self._enter(State.ARMED)
-        while (first := self._order.first) is None:
+        while (first := self._order.first) is None or self._order.stop:
             await self._next_change()
         self._enter(State.RUNNING)
         await share.run(clock.zero + first - clock.epoch)
@@ -125,7 +139,9 @@ def version() -> str:
 
 
 def give(key: str, plan: bytes, ahead: float) -> None:
-    """Hand a share over; ``ahead`` as in :class:`Station`."""
+    """Hand a share over; ``ahead`` as in :class:`Station`. Shares of old runs that are over are forgotten."""
+    for old in [key for key, station in list(_STATIONS.items()) if station.over]:
+        _STATIONS.pop(old, None)
     _STATIONS[key] = Station(read_plan(plan), ahead=ahead, wall=time.time, lease=LEASE_SECONDS)
 
 
@@ -134,11 +150,9 @@ def work(key: str) -> None:
     station = _STATIONS.get(key)
     if station is None:
         raise LookupError(f"no share {key!r} in this process")
+    station.begin()
     _raise_open_files()
-    try:
-        trio.run(station.run)
-    finally:
-        _STATIONS.pop(key, None)
+    trio.run(station.run)
 
 
 def ask(key: str, received: int, order: Order) -> Answer:
@@ -149,12 +163,14 @@ def ask(key: str, received: int, order: Order) -> Answer:
     return station.ask(received, order)
 
 
-def drop(key: str) -> None:
-    """Forget a share that nobody worked on."""
+def forget(key: str) -> None:
+    """Drop a share, whatever became of it: its keys with it."""
     _STATIONS.pop(key, None)
 
 
 def _raise_open_files() -> None:
-    """As many files as this machine lets us open."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    """As many files as this machine lets us open, up to more than anybody needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

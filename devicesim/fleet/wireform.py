@@ -159,9 +159,7 @@ def replay(events: str, sink: Sink) -> None:
 
 
 def _started(sink: Sink, number: int, group: str, member: int, client_id: str, certificate_id: str) -> None:
-    sink.started(
-        Started(number=number, group=group, member=member, client_id=client_id, certificate_id=certificate_id)
-    )
+    sink.started(Started(number=number, group=group, member=member, client_id=client_id, certificate_id=certificate_id))
 
 
 def _attempt(

@@ -7,6 +7,12 @@ flatten them to "connection lost".
 Bytes received are cut into whole packets (:class:`PacketSplitter`) and handed to paho one at a time. That is also where
 the rules stand that paho does not keep: CONNACK comes first and once, and a packet has a limit.
 
+**paho is made when a session has something to say.** Half of a fleet's connections end with a refusal, and most of the
+others keep quiet: a client of paho's each would be 0.2 ms and 10 KB for nothing. So CONNECT is what paho wrote once for
+these settings, with this client id in it; a CONNACK is what paho made of the same bytes before; and PINGREQ, PINGRESP
+and DISCONNECT are two bytes. The first packet of another kind, in either direction, makes the client, which goes
+through the same CONNECT and CONNACK and is as if it had been there all along.
+
 It will not: read a clock (keep-alive is the driver's: paho's stands on ``time.monotonic`` in ``loop_misc``, which does
 nothing else and is never called), connect again, retry, or speak QoS 2, wills, topic aliases and enhanced
 authentication.
@@ -23,25 +29,27 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from devicesim.net.failures import PacketError, PahoError, one_line
+from devicesim.net.splitter import PacketSplitter, preview
 
 Version = Literal["3.1.1", "5"]
 QoS = Literal[0, 1]
 
 VERSIONS = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
 
-MAX_PACKET = 1 << 20
-"""Largest packet taken from a server, in bytes. AWS's payloads end at 128 KiB (aws-iot-behaviour.md 5); MQTT's own
-limit of 256 MiB would let one hostile server take the memory of the whole fleet."""
 IN_FLIGHT = 20
 """Unacknowledged QoS 1 messages at once, further ones queue: paho's own default, and mosquitto's. AWS allows 100."""
 FAILURE_CODE = 0x80
 """The lowest reason code that says no (MQTT 5, 2.4); SUBACK's only one in 3.1.1."""
 
 _CONNACK_CODES = frozenset(int(code) for code in ConnackCode)
+_CONNECT_BYTE = bytes((PacketTypes.CONNECT << 4,))
 _PINGREQ_BYTES = bytes((PacketTypes.PINGREQ << 4, 0))
-_MAX_LENGTH_BYTES = 4
-"""Of the remaining length (MQTT 5, 1.5.5)."""
-_PREVIEW_BYTES = 24
+_PINGRESP_BYTES = bytes((PacketTypes.PINGRESP << 4, 0))
+_DISCONNECT_BYTES = bytes((PacketTypes.DISCONNECT << 4, 0))
+_MAX_CLIENT_ID = 0xFFFF
+"""Bytes of a UTF-8 string (MQTT 5, 1.5.4)."""
+_MAX_CONNACK_REMEMBERED = 256
+"""Bytes. A fleet meets a few kinds of CONNACK; one that is longer than this is no reason to keep it."""
 _HOST = "devicesim"
 """paho wants a host to connect to; it is looked at by nobody."""
 
@@ -105,60 +113,6 @@ class Disconnect:
 Event = Connack | Message | Answer | Pong | Disconnect
 
 
-class PacketSplitter:
-    """Cuts a stream of bytes into whole MQTT packets by their fixed headers (MQTT 5, 2.1); knows nothing of their
-    bodies.
-
-    However the stream is cut up, the packets are the same.
-    """
-
-    __slots__ = ("_buffer", "_limit", "_start")
-
-    def __init__(self, limit: int = MAX_PACKET) -> None:
-        self._limit = limit
-        self._buffer: bytes | bytearray = b""
-        self._start = 0
-
-    def feed(self, data: bytes) -> None:
-        if self._start == len(self._buffer):
-            self._buffer = data
-        else:
-            rest = bytearray(self._buffer) if isinstance(self._buffer, bytes) else self._buffer
-            del rest[: self._start]
-            rest += data
-            self._buffer = rest
-        self._start = 0
-
-    def next_kind(self) -> int | None:
-        """The type of the next packet, as soon as its first byte is there."""
-        return self._buffer[self._start] >> 4 if self._start < len(self._buffer) else None
-
-    def next_packet(self) -> bytes | None:
-        """The next whole packet, or ``None`` until more is fed. Raises :class:`PacketError` for what is no packet."""
-        buffer, start = self._buffer, self._start
-        length = 0
-        for position in range(start + 1, start + 1 + _MAX_LENGTH_BYTES):
-            if position >= len(buffer):
-                return None
-            byte = buffer[position]
-            length |= (byte & 0x7F) << 7 * (position - start - 1)
-            if byte < 0x80:
-                break
-        else:
-            raise PacketError(f"{self.preview()} has a remaining length of more than {_MAX_LENGTH_BYTES} bytes")
-        end = position + 1 + length
-        if end - start > self._limit:
-            raise PacketError(f"{self.preview()} is of {end - start} bytes; at most {self._limit} are taken")
-        if end > len(buffer):
-            return None
-        self._start = end
-        return bytes(buffer[start:end])
-
-    def preview(self) -> str:
-        """The first bytes that are not yet cut off, for a message."""
-        return _preview(self._buffer[self._start : self._start + _PREVIEW_BYTES])
-
-
 class _Wire:
     """What paho takes for its socket: one packet to read, and room for all that it writes. It never fails."""
 
@@ -205,10 +159,88 @@ class _Paho(paho.Client):
             reconnect_on_failure=False,
         )
         self._devicesim_wire = wire
+        self._devicesim_clean_start = clean_start
         self.max_inflight_messages = IN_FLIGHT
 
     def _create_socket(self) -> _Wire:
         return self._devicesim_wire
+
+    def send_connect(self, *, keep_alive: int, session_expiry: int) -> None:
+        if self.protocol == MQTTProtocolVersion.MQTTv5:
+            properties = _connect_properties(session_expiry)
+            self.connect(_HOST, keepalive=keep_alive, clean_start=self._devicesim_clean_start, properties=properties)
+        else:
+            self.connect(_HOST, keepalive=keep_alive)
+
+    def give(self, packet: bytes) -> MQTTErrorCode:
+        """One packet from the server; what is to be answered is written."""
+        self._devicesim_wire.put(packet)
+        rc = self.loop_read()
+        if self.want_write():
+            self.loop_write()
+        return rc
+
+
+# --- the packets at a connection's beginning, without a client of paho's own
+
+
+def connect_packet(
+    client_id: str, *, version: Version, clean_start: bool, keep_alive: int, session_expiry: int
+) -> bytes:
+    """CONNECT as paho writes it, to the byte."""
+    head = _connect_head(version, clean_start, keep_alive, session_expiry)
+    name = client_id.encode()
+    length = len(head) + 2 + len(name)
+    lengths = bytearray()
+    while True:
+        length, low = length >> 7, length & 0x7F
+        lengths.append(low | 0x80 if length else low)
+        if not length:
+            return b"".join((_CONNECT_BYTE, lengths, head, len(name).to_bytes(2, "big"), name))
+
+
+@lru_cache(maxsize=64)
+def _connect_head(version: Version, clean_start: bool, keep_alive: int, session_expiry: int) -> bytes:
+    """All of paho's CONNECT between the remaining length and the client id, which is its last field."""
+    wire = _Wire()
+    _Paho(wire, "x", version, clean_start).send_connect(keep_alive=keep_alive, session_expiry=session_expiry)
+    packet = bytes(wire.outbound)
+    assert packet[0:1] == _CONNECT_BYTE
+    assert packet[1] == len(packet) - 2 < 0x80
+    assert packet.endswith(b"\x00\x01x")
+    return packet[2:-3]
+
+
+def connack_event(packet: bytes, version: Version) -> Connack:
+    """What a CONNACK says, as paho understands it. Raises :class:`PacketError` where it is malformed."""
+    if len(packet) > _MAX_CONNACK_REMEMBERED:
+        return _read_connack(packet, version)
+    return _known_connack(packet, version)
+
+
+def _read_connack(packet: bytes, version: Version) -> Connack:
+    """The code is read off the packet: paho hides some behind "protocol error", those that it does not know too."""
+    start = next(at for at in range(1, len(packet)) if packet[at] < 0x80) + 1
+    if len(packet) < start + 2 or (version == "3.1.1" and len(packet) != start + 2):
+        raise PacketError(f"malformed {preview(packet)}")
+    flags, code = packet[start], packet[start + 1]
+    if version == "3.1.1":
+        words = paho.connack_string(ConnackCode(code)) if code in _CONNACK_CODES else "unknown return code"
+        return Connack(code=code, words=f"{code} {words}", session_present=bool(flags & 1))
+    client = _Paho(_Wire(), "x", version, True)
+    seen: list[Connack] = []
+    client.user_data_set(seen)
+    client.on_connect = _on_connect
+    client.send_connect(keep_alive=60, session_expiry=0)
+    rc = client.give(packet)
+    if code == 0 and (rc != MQTTErrorCode.MQTT_ERR_SUCCESS or not seen):
+        raise PacketError(f"malformed {preview(packet)}")
+    if not seen:
+        return Connack(code=code, words=f"0x{code:02x} unknown reason code")
+    return seen[0] if seen[0].code == code else replace(seen[0], code=code)
+
+
+_known_connack = lru_cache(maxsize=64)(_read_connack)
 
 
 class Engine:
@@ -221,42 +253,49 @@ class Engine:
     __slots__ = (
         "_accepted",
         "_clean_start",
+        "_client_id",
         "_connack",
+        "_connect",
+        "_disconnected",
         "_events",
         "_paho",
         "_splitter",
         "_unacknowledged",
         "_version",
-        "_wire",
         "outbound",
     )
 
     def __init__(self, client_id: str, *, version: Version = "3.1.1", clean_start: bool = True) -> None:
+        """``ValueError`` for a client id that cannot be sent, and for none where the session is to be kept (3.1.1)."""
+        self._client_id = client_id
         self._version = version
         self._clean_start = clean_start
-        self._wire = _Wire()
-        self.outbound = self._wire.outbound
+        self.outbound = bytearray()
         self._splitter = PacketSplitter()
-        self._events: list[Event] = []
-        self._connack: Connack | None = None
-        """As paho understood it, in MQTT 5; by it alone nothing is decided."""
+        self._events: list[Event] | None = None
+        self._connect = (60, 0)
+        """What :meth:`connect` was asked for."""
+        self._connack = b""
+        """The packet that accepted us."""
         self._accepted = False
+        self._disconnected = False
         self._unacknowledged: set[int] | None = None
-        self._paho = _Paho(self._wire, client_id, version, clean_start)
-        # functions and user data rather than bound methods: nothing more is kept a connection
-        self._paho.user_data_set(self)
-        self._paho.on_message = _on_message
-        if version == "5":
-            self._paho.on_connect = _on_connect
-            self._paho.on_disconnect = _on_disconnect
+        self._paho: _Paho | None = None
+        if not client_id and not clean_start and version == "3.1.1":
+            raise ValueError("a client id '' needs a clean session (MQTT 3.1.1, 3.1.3.1)")
+        if len(client_id.encode()) > _MAX_CLIENT_ID:
+            raise ValueError(f"client id {client_id[:40]!r}... has more than {_MAX_CLIENT_ID} bytes")
 
     def connect(self, *, keep_alive: int = 60, session_expiry: int = 0) -> None:
         """Seconds both; the session's expiry is of MQTT 5."""
-        if self._version == "5":
-            properties = _connect_properties(session_expiry)
-            self._paho.connect(_HOST, keepalive=keep_alive, clean_start=self._clean_start, properties=properties)
-        else:
-            self._paho.connect(_HOST, keepalive=keep_alive)
+        self._connect = (keep_alive, session_expiry)
+        self.outbound += connect_packet(
+            self._client_id,
+            version=self._version,
+            clean_start=self._clean_start,
+            keep_alive=keep_alive,
+            session_expiry=session_expiry,
+        )
 
     def publish(self, topic: str, payload: bytes, qos: QoS, retain: bool) -> int:
         """The packet id, by which a QoS 1 message is answered. ``ValueError`` for a topic with wildcards."""
@@ -267,8 +306,8 @@ class Engine:
         if qos == 1 and self._unacknowledged is None:
             self._unacknowledged = set()
             # set this late, for where it is set paho makes a Properties object a QoS 0 message
-            self._paho.on_publish = _on_publish
-        info = self._paho.publish(topic, payload, qos, retain)
+            self._session().on_publish = _on_publish
+        info = self._session().publish(topic, payload, qos, retain)
         _require_taken(info.rc)
         if qos == 1:
             assert self._unacknowledged is not None
@@ -279,8 +318,9 @@ class Engine:
         """The packet id, by which it is answered. ``ValueError`` for a filter that is none."""
         if qos not in (0, 1):
             raise ValueError(f"QoS {qos!r} is not 0 or 1")
-        self._paho.on_subscribe = _on_subscribe
-        rc, packet_id = self._paho.subscribe(topic_filter, qos)
+        session = self._session()
+        session.on_subscribe = _on_subscribe
+        rc, packet_id = session.subscribe(topic_filter, qos)
         _require_taken(rc)
         assert packet_id is not None
         return packet_id
@@ -290,11 +330,16 @@ class Engine:
         self.outbound += _PINGREQ_BYTES
 
     def disconnect(self) -> None:
-        self._paho.disconnect()
+        if self._paho is None:
+            self._disconnected = True
+            self.outbound += _DISCONNECT_BYTES
+        else:
+            self._paho.disconnect()
 
     def release(self) -> None:
         """Break the cycle between paho and this object, so that both are freed at once. Nothing works after this."""
-        self._paho.user_data_set(None)
+        if self._paho is not None:
+            self._paho.user_data_set(None)
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the server. :meth:`next_event` must have said ``None`` to what came before."""
@@ -309,47 +354,52 @@ class Engine:
             packet = self._splitter.next_packet()
             if packet is None:
                 return None
+            if not self._accepted:
+                connack = connack_event(packet, self._version)
+                self._accepted = connack.code == 0
+                self._connack = packet
+                return connack
+            if packet == _PINGRESP_BYTES and self._paho is None and not self._disconnected:
+                return Pong()
             self._handle(packet)
         return self._events.pop(0)
 
     def _handle(self, packet: bytes) -> None:
         kind = packet[0] >> 4
-        if not self._accepted:
-            self._events.append(self._handle_connack(packet))
-            return
         if kind == PacketTypes.CONNACK:
-            raise PacketError(f"{_preview(packet)} is a second one")
-        rc = self._give(packet)
+            raise PacketError(f"{preview(packet)} is a second one")
+        rc = self._session().give(packet)
         if kind == PacketTypes.PINGRESP and rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._events.append(Pong())
+            self._told(Pong())
         if rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):  # NO_CONN after DISCONNECT
-            raise PacketError(f"{_preview(packet)}: {paho.error_string(rc)}")
+            raise PacketError(f"{preview(packet)}: {paho.error_string(rc)}")
 
-    def _handle_connack(self, packet: bytes) -> Connack:
-        """The code is read off the packet: paho hides some behind "protocol error", those that it does not know too."""
-        start = next(at for at in range(1, len(packet)) if packet[at] < 0x80) + 1
-        if len(packet) < start + 2 or (self._version == "3.1.1" and len(packet) != start + 2):
-            raise PacketError(f"malformed {_preview(packet)}")
-        code = packet[start + 1]
-        rc = self._give(packet)
-        if self._version == "3.1.1":
-            words = paho.connack_string(ConnackCode(code)) if code in _CONNACK_CODES else "unknown return code"
-            flags = packet[start]
-            self._accepted = code == 0
-            return Connack(code=code, words=f"{code} {words}", session_present=bool(flags & 1))
-        if code == 0 and (rc != MQTTErrorCode.MQTT_ERR_SUCCESS or self._connack is None):
-            raise PacketError(f"malformed {_preview(packet)}")
-        self._accepted = code == 0
-        if self._connack is None:
-            return Connack(code=code, words=f"0x{code:02x} unknown reason code")
-        return self._connack if self._connack.code == code else replace(self._connack, code=code)
+    def _told(self, event: Event) -> None:
+        if self._events is None:
+            self._events = []
+        self._events.append(event)
 
-    def _give(self, packet: bytes) -> MQTTErrorCode:
-        self._wire.put(packet)
-        rc = self._paho.loop_read()
-        if self._paho.want_write():
-            self._paho.loop_write()
-        return rc
+    def _session(self) -> _Paho:
+        """paho's client, brought to where this connection is if it was not needed until now."""
+        if self._paho is not None:
+            return self._paho
+        wire = _Wire()
+        session = _Paho(wire, self._client_id, self._version, self._clean_start)
+        keep_alive, session_expiry = self._connect
+        session.send_connect(keep_alive=keep_alive, session_expiry=session_expiry)
+        if self._connack:
+            session.give(self._connack)
+        if self._disconnected:
+            session.disconnect()
+        # all of that has been on the wire already
+        wire.outbound = self.outbound
+        # functions and user data rather than bound methods: nothing more is kept a connection
+        session.user_data_set(self)
+        session.on_message = _on_message
+        if self._version == "5":
+            session.on_disconnect = _on_disconnect
+        self._paho = session
+        return session
 
 
 def _require_taken(rc: MQTTErrorCode) -> None:
@@ -357,25 +407,31 @@ def _require_taken(rc: MQTTErrorCode) -> None:
         raise PahoError(rc)
 
 
-# --- what paho calls, with the engine as its user data
+# --- what paho calls, with the engine (or, at first, where to put what it saw) as its user data
 
 
 def _on_connect(
-    _client: paho.Client, engine: Engine, flags: paho.ConnectFlags, reason: ReasonCode, properties: Properties | None
+    _client: paho.Client,
+    seen: list[Connack],
+    flags: paho.ConnectFlags,
+    reason: ReasonCode,
+    properties: Properties | None,
 ) -> None:
-    engine._connack = Connack(
-        code=reason.value,
-        words=_reason_words(reason, properties),
-        session_present=flags.session_present,
-        keep_alive=getattr(properties, "ServerKeepAlive", None),
-        receive_maximum=getattr(properties, "ReceiveMaximum", None),
-        assigned_client_id=getattr(properties, "AssignedClientIdentifier", None),
-        session_expiry=getattr(properties, "SessionExpiryInterval", None),
-        maximum_qos=getattr(properties, "MaximumQoS", None),
-        maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
-        retain_available=getattr(properties, "RetainAvailable", None),
-        topic_alias_maximum=getattr(properties, "TopicAliasMaximum", None),
-        server_reference=getattr(properties, "ServerReference", None),
+    seen.append(
+        Connack(
+            code=reason.value,
+            words=_reason_words(reason, properties),
+            session_present=flags.session_present,
+            keep_alive=getattr(properties, "ServerKeepAlive", None),
+            receive_maximum=getattr(properties, "ReceiveMaximum", None),
+            assigned_client_id=getattr(properties, "AssignedClientIdentifier", None),
+            session_expiry=getattr(properties, "SessionExpiryInterval", None),
+            maximum_qos=getattr(properties, "MaximumQoS", None),
+            maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
+            retain_available=getattr(properties, "RetainAvailable", None),
+            topic_alias_maximum=getattr(properties, "TopicAliasMaximum", None),
+            server_reference=getattr(properties, "ServerReference", None),
+        )
     )
 
 
@@ -383,11 +439,11 @@ def _on_disconnect(
     _client: paho.Client, engine: Engine, flags: paho.DisconnectFlags, reason: ReasonCode, properties: Properties | None
 ) -> None:
     if flags.is_disconnect_packet_from_server:
-        engine._events.append(Disconnect(words=_reason_words(reason, properties)))
+        engine._told(Disconnect(words=_reason_words(reason, properties)))
 
 
 def _on_message(_client: paho.Client, engine: Engine, message: paho.MQTTMessage) -> None:
-    engine._events.append(
+    engine._told(
         Message(
             topic=message.topic,  # raises UnicodeDecodeError for what is no UTF-8: a protocol error
             payload=bytes(message.payload),
@@ -403,7 +459,7 @@ def _on_publish(
     # paho calls this for a QoS 0 message too, when it is written
     if engine._unacknowledged and packet_id in engine._unacknowledged:
         engine._unacknowledged.remove(packet_id)
-        engine._events.append(Answer(packet_id=packet_id, reason=reason.value, words=_reason_words(reason, properties)))
+        engine._told(Answer(packet_id=packet_id, reason=reason.value, words=_reason_words(reason, properties)))
 
 
 def _on_subscribe(
@@ -411,9 +467,7 @@ def _on_subscribe(
 ) -> None:
     if not reasons:
         raise PacketError(f"SUBACK for packet {packet_id} without a reason code")
-    engine._events.append(
-        Answer(packet_id=packet_id, reason=reasons[0].value, words=_reason_words(reasons[0], properties))
-    )
+    engine._told(Answer(packet_id=packet_id, reason=reasons[0].value, words=_reason_words(reasons[0], properties)))
 
 
 def _reason_words(reason: ReasonCode, properties: Properties | None) -> str:
@@ -430,8 +484,3 @@ def _connect_properties(session_expiry: int) -> Properties | None:
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho left it untyped
     properties.SessionExpiryInterval = session_expiry
     return properties
-
-
-def _preview(packet: bytes | bytearray) -> str:
-    """The first bytes of a packet, for a message."""
-    return f"{PacketTypes.Names[packet[0] >> 4].upper()} packet {bytes(packet[:_PREVIEW_BYTES])!r}"

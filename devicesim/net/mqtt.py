@@ -35,8 +35,10 @@ from devicesim.net.engine import (
 from devicesim.net.failures import FOREIGN, ConnectionFailed, EndOfStreamError, PahoError, failure_from
 from devicesim.net.inbox import Inbox
 from devicesim.net.keepalive import KeepAlive
+from devicesim.net.requests import Requests
 from devicesim.net.stream import RECORD_BYTES, TLSConnection
-from devicesim.net.tls import Deadlines, TLSContext, open_tls, under_way
+from devicesim.net.tls import Deadlines, Names, TLSContext, establish, under_way
+from devicesim.net.window import Window
 from devicesim.outcome import Failure, FailureKind, Stage, Trace
 from devicesim.pki.identity import Identity
 
@@ -78,16 +80,6 @@ class MQTTSettings:
             raise ValueError(f"receive_buffer {self.receive_buffer!r} is below 1")
 
 
-class _Request:
-    """A PUBLISH or SUBSCRIBE that waits for its answer; without one when the connection ended first."""
-
-    __slots__ = ("answer", "done")
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.answer: Answer | None = None
-
-
 class MQTTClient:
     """A connected MQTT client; made by :func:`open_mqtt` only. Any number of tasks may use it at once.
 
@@ -95,6 +87,7 @@ class MQTTClient:
     """
 
     __slots__ = (
+        "_attended",
         "_closing",
         "_connack",
         "_deadlines",
@@ -108,10 +101,10 @@ class MQTTClient:
         "_over_event",
         "_requests",
         "_settings",
-        "_slot_holders",
-        "_slots",
+        "_settled",
         "_tls",
         "_trace",
+        "_window",
     )
 
     def __init__(
@@ -125,12 +118,15 @@ class MQTTClient:
         self._trace = trace
         self._connack: Connack | None = None
         self._keep_alive = KeepAlive(settings.keep_alive, deadlines.request, trio.current_time())
-        self._requests: dict[int, _Request] = {}
-        self._slots: trio.Semaphore | None = None
-        """Where the server takes fewer QoS 1 messages at once than paho sends, one for each that it takes."""
-        self._slot_holders: set[int] | None = None
+        self._requests = Requests()
+        self._window: Window | None = None
+        """Where the server takes fewer QoS 1 messages at once than paho sends."""
         self._inbox = Inbox(settings.receive_buffer)
         self._nursery: trio.Nursery | None = None
+        """For the background tasks. Without one, whoever is in :meth:`wait_closed` does what they do."""
+        self._attended = False
+        """Somebody is."""
+        self._settled = False
         self._drained: trio.Event | None = None
         """Set by the task that writes what the socket did not take, when it is done; ``None`` while there is none."""
         self._over = False
@@ -168,18 +164,18 @@ class MQTTClient:
                 await self._drained.wait()
             self._require_open()
             return
-        slots, sent = self._slots, False
-        if slots is not None:
+        window, sent = self._window, False
+        if window is not None:
             with under_way(Stage.SESSION, self._deadlines.request, self._trace, "PUBACK of earlier messages"):
-                await slots.acquire()
+                await window.acquire()
         try:
             packet_id = self._request(lambda: self._engine.publish(topic, payload, qos, retain))
             sent = True
         finally:
-            if slots is not None and not sent:
-                slots.release()
-        if self._slot_holders is not None:
-            self._slot_holders.add(packet_id)
+            if window is not None and not sent:
+                window.release()
+        if window is not None:
+            window.hold(packet_id)
         await self._answer(packet_id, "PUBACK")
 
     async def subscribe(self, topic_filter: str, qos: QoS = 0) -> int:
@@ -199,31 +195,38 @@ class MQTTClient:
 
     async def wait_closed(self) -> None:
         """Wait until the server ends the connection, and raise :class:`ConnectionFailed`. Returns when we ended it."""
-        if self._over_event is None:
-            self._over_event = trio.Event()
-            if self._over:
-                self._over_event.set()
-        await self._over_event.wait()
+        if self._nursery is None and not self._attended:
+            self._attended = True
+            try:
+                await self._run()
+            finally:
+                self._attended = False
+        else:
+            if self._over_event is None:
+                self._over_event = trio.Event()
+                if self._over:
+                    self._over_event.set()
+            await self._over_event.wait()
         if self._failure is not None:
             raise ConnectionFailed(self._failure)
 
     # --- connecting, in the caller's task
 
-    async def _connect(self, clock: Callable[[], float]) -> None:
+    async def _connect(self, clock: Callable[[], float], way: under_way) -> None:
         trace, deadlines = self._trace, self._deadlines
+        way.then(Stage.CONNECT, deadlines.connect)
         self._engine.connect(keep_alive=self._settings.keep_alive, session_expiry=self._settings.session_expiry)
-        with under_way(Stage.CONNECT, deadlines.connect, trace):
-            while not self._write():
-                await self._tls.wait_writable()
+        while not self._write():
+            await self._tls.wait_writable()
         trace.reach(Stage.CONNECT, clock())
-        with under_way(Stage.CONNACK, deadlines.connack, trace):
-            while self._connack is None:
-                try:
-                    self._engine.feed(self._tls.receive_nowait())
-                except trio.WouldBlock:
-                    await self._tls.wait_readable()
-                else:
-                    self._handle_events()  # up to CONNACK; what came with it is the session's
+        way.then(Stage.CONNACK, deadlines.connack)
+        while self._connack is None:
+            try:
+                self._engine.feed(self._tls.receive_nowait())
+            except trio.WouldBlock:
+                await self._tls.wait_readable()
+            else:
+                self._handle_events()  # up to CONNACK; what came with it is the session's
         connack: Connack = self._connack
         trace.reach(Stage.CONNACK, clock())
         trace.connack_code = connack.code
@@ -232,17 +235,21 @@ class MQTTClient:
         if connack.keep_alive is not None:
             self._keep_alive = KeepAlive(connack.keep_alive, deadlines.request, trio.current_time())
         if connack.receive_maximum is not None and 0 < connack.receive_maximum < IN_FLIGHT:
-            self._slots = trio.Semaphore(connack.receive_maximum)
-            self._slot_holders = set()
+            self._window = Window(connack.receive_maximum)
 
-    # --- the session, in one background task
+    # --- the session, in one background task or in wait_closed
 
     async def _run(self) -> None:
         """Read and keep alive until the connection ends. Ends without an exception."""
         more = True
         while not self._over:
             try:
-                if not more:
+                if self._drained is not None and self._nursery is None:
+                    with trio.CancelScope(deadline=self._keep_alive.deadline):
+                        await self._drain(self._drained)
+                elif not more:
+                    if not self._settled:
+                        self._settled = self._tls.settle()
                     with trio.CancelScope(deadline=self._keep_alive.deadline):
                         await self._tls.wait_readable()
                 more = self._read()
@@ -301,11 +308,9 @@ class MQTTClient:
         self._over = True
         if self._over_event is not None:
             self._over_event.set()
-        for request in self._requests.values():
-            request.done.set()
-        if self._slots is not None:
-            for _ in range(self._slots.statistics().tasks_waiting):
-                self._slots.release()
+        self._requests.end()
+        if self._window is not None:
+            self._window.open()
 
     async def _say_goodbye(self) -> None:
         """DISCONNECT, written as far as the deadline allows."""
@@ -313,10 +318,15 @@ class MQTTClient:
         if self._over:
             return
         self._engine.disconnect()
-        self._flush()
-        if self._drained is not None:
-            with trio.move_on_after(self._deadlines.close):
-                await self._drained.wait()
+        if self._drained is None:
+            # in one segment with the close_notify that follows
+            try:
+                self._write(more=True)
+            except _ENDS as exc:
+                self._end(exc)
+            return
+        with trio.move_on_after(self._deadlines.close):
+            await (self._drain(self._drained) if self._nursery is None else self._drained.wait())
 
     def _release(self) -> None:
         """Nobody reads or writes any more; whoever still waits is told that it is closed."""
@@ -368,19 +378,20 @@ class MQTTClient:
             self._end(exc)
         else:
             if not written:
-                assert self._nursery is not None
                 self._drained = trio.Event()
-                self._nursery.start_soon(self._drain, self._drained)
+                if self._nursery is not None:
+                    self._nursery.start_soon(self._drain, self._drained)
 
-    def _write(self) -> bool:
-        """Write what there is, as far as the socket takes it; whether it took all."""
+    def _write(self, *, more: bool = False) -> bool:
+        """Write what there is, as far as the socket takes it; whether it took all. ``more`` is to come at once."""
         outbound = self._engine.outbound
         try:
             while outbound:
-                taken = self._tls.send_nowait(outbound[:RECORD_BYTES])
+                taken = self._tls.send_nowait(outbound[:RECORD_BYTES], more=more)
                 del outbound[:taken]
                 self._keep_alive.sent(trio.current_time())
-            self._tls.flush_nowait()
+            if not more:
+                self._tls.flush_nowait()
         except trio.WouldBlock:
             return False
         except FOREIGN as exc:
@@ -415,19 +426,17 @@ class MQTTClient:
             packet_id = send()
         except PahoError as exc:
             raise ConnectionFailed(failure_from(exc, Stage.SESSION)) from exc
-        self._requests[packet_id] = _Request()
+        self._requests.add(packet_id)
         self._flush()
         return packet_id
 
     async def _answer(self, packet_id: int, awaited: str) -> int:
-        request = self._requests[packet_id]
         try:
             self._require_open()
             with under_way(Stage.SESSION, self._deadlines.request, self._trace, awaited):
-                await request.done.wait()
+                answer = await self._requests.answer(packet_id)
         finally:
-            del self._requests[packet_id]
-        answer = request.answer
+            self._requests.forget(packet_id)
         if answer is None:
             self._require_open()
             raise AssertionError("a request is done by its answer or by the connection's end")
@@ -437,13 +446,9 @@ class MQTTClient:
         return answer.reason
 
     def _answered(self, answer: Answer) -> None:
-        if self._slots is not None and self._slot_holders and answer.packet_id in self._slot_holders:
-            self._slot_holders.remove(answer.packet_id)
-            self._slots.release()
-        request = self._requests.get(answer.packet_id)
-        if request is not None:
-            request.answer = answer
-            request.done.set()
+        if self._window is not None:
+            self._window.answered(answer.packet_id)
+        self._requests.answered(answer)
 
 
 class _Connection(AbstractAsyncContextManager[MQTTClient]):
@@ -453,10 +458,11 @@ class _Connection(AbstractAsyncContextManager[MQTTClient]):
     in a group. The tasks in there end without exceptions of their own.
     """
 
-    __slots__ = ("_client", "_connect", "_tasks")
+    __slots__ = ("_attended", "_client", "_connect", "_tasks")
 
-    def __init__(self, connect: Callable[[], Awaitable[MQTTClient]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[MQTTClient]], *, attended: bool = False) -> None:
         self._connect: Callable[[], Awaitable[MQTTClient]] | None = connect
+        self._attended = attended
         self._client: MQTTClient | None = None
         self._tasks: AbstractAsyncContextManager[trio.Nursery] | None = None
 
@@ -464,29 +470,32 @@ class _Connection(AbstractAsyncContextManager[MQTTClient]):
         assert self._connect is not None, "a connection is entered once"
         client = self._client = await self._connect()
         self._connect = None
-        self._tasks = trio.open_nursery()
-        client._nursery = await self._tasks.__aenter__()
-        client._nursery.start_soon(client._run)
+        if not self._attended:
+            self._tasks = trio.open_nursery()
+            client._nursery = await self._tasks.__aenter__()
+            client._nursery.start_soon(client._run)
         return client
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        client, tasks = self._client, self._tasks
+        client = self._client
         assert client is not None
-        assert tasks is not None
-        assert client._nursery is not None
         try:
             await client._say_goodbye()
         finally:
-            # the tasks end at once; shielded, so that an outer cancellation cannot come between
-            client._nursery.cancel_scope.shield = True
-            client._nursery.cancel_scope.cancel()
             try:
-                await tasks.__aexit__(None, None, None)
+                await self._end_tasks(client)
             finally:
                 client._release()
                 await client._tls.aclose(linger=client._deadlines.close)
+
+    async def _end_tasks(self, client: MQTTClient) -> None:
+        """They end at once; shielded, so that an outer cancellation cannot come between."""
+        if self._tasks is not None and client._nursery is not None:
+            client._nursery.cancel_scope.shield = True
+            client._nursery.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)
 
 
 def open_mqtt(
@@ -501,13 +510,18 @@ def open_mqtt(
     deadlines: Deadlines,
     trace: Trace,
     clock: Callable[[], float] = trio.current_time,
+    source: str | None = None,
+    attended: bool = False,
 ) -> AbstractAsyncContextManager[MQTTClient]:
     """``async with open_mqtt(...) as client:`` connects, and enters after CONNACK 0.
 
-    Raises :class:`ConnectionFailed` for anything that the network or the server did, ``ValueError`` for names that
-    cannot be (see :func:`open_tls`); ``trace`` is filled in as it goes in every case. The body is not cancelled when
-    the connection ends: it learns of it from its next call, :meth:`MQTTClient.wait_closed` or
-    :attr:`MQTTClient.failure`.
+    Raises :class:`ConnectionFailed` for anything that the network or the server did; ``ValueError``, before anything is
+    sent, for names that cannot be (see :func:`open_tls`) and for a client id that cannot. ``trace`` is filled in as it
+    goes in every case. The body is not cancelled when the connection ends: it learns of it from its next call,
+    :meth:`MQTTClient.wait_closed` or :attr:`MQTTClient.failure`.
+
+    ``attended`` is the caller's word that a task stays in :meth:`MQTTClient.wait_closed` for as long as the connection
+    is to be read and kept alive. Then no task is made for that, which spares an idle device 4 KB.
 
     On the way out DISCONNECT is sent and the server's end awaited, ``deadlines.close`` each at most. Nothing is awaited
     when the caller is cancelled, but DISCONNECT is sent all the same if the socket takes it. The socket is always
@@ -517,29 +531,20 @@ def open_mqtt(
     new_engine = Engine if context.watcher is None else context.watcher.engine
 
     async def connect() -> MQTTClient:
-        tls = await open_tls(
-            context,
-            address,
-            identity=identity,
-            server_name=server_name,
-            verify_name=verify_name,
-            deadlines=deadlines,
-            trace=trace,
-            clock=clock,
-        )
-        client = None
-        connected = False
-        try:
-            engine = new_engine(client_id, version=settings.version, clean_start=settings.clean_start)
+        names = Names.checked(server_name=server_name, verify_name=verify_name, source=source)
+        engine = new_engine(client_id, version=settings.version, clean_start=settings.clean_start)
+        with under_way(Stage.TCP, deadlines.tcp, trace) as way:
+            tls = await establish(context, address, identity, names, deadlines, trace, clock, way, more=True)
             client = MQTTClient(tls, engine, settings, deadlines, trace)
-            await client._connect(clock)
-            connected = True
-        finally:
-            if not connected:
-                tls.end_sending()
-                tls.close()
-                if client is not None:
+            connected = False
+            try:
+                await client._connect(clock, way)
+                connected = True
+            finally:
+                if not connected:
+                    tls.end_sending()
+                    tls.close()
                     client._release()
         return client
 
-    return _Connection(connect)
+    return _Connection(connect, attended=attended)

@@ -143,9 +143,9 @@ class _Watch:
 
     # --- TCP
 
-    async def dial(self, host: str, port: int) -> socket.socket:
+    async def dial(self, host: str, port: int, source: str | None) -> socket.socket:
         if is_ip_literal(host):
-            return await self._dial(host, port)
+            return await self._dial(host, port, source)
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = tuple(dict.fromkeys(str(each[4][0]) for each in found))
         self.tell(NameResolved(host=host, addresses=addresses))
@@ -156,7 +156,7 @@ class _Watch:
             share = (trio.current_effective_deadline() - trio.current_time()) / left if left > 1 else float("inf")
             try:
                 with trio.fail_after(share):
-                    return await self._dial(address, port)
+                    return await self._dial(address, port, source)
             except (OSError, trio.TooSlowError) as exc:
                 first = first or exc
                 slow = isinstance(exc, trio.TooSlowError)
@@ -165,8 +165,8 @@ class _Watch:
         assert first is not None, "a name that resolves has an address"
         raise first
 
-    async def _dial(self, address: str, port: int) -> socket.socket:
-        plain = await tcp.dial(address, port)
+    async def _dial(self, address: str, port: int, source: str | None) -> socket.socket:
+        plain = await tcp.dial(address, port, source)
         sock = _TappedSocket(fileno=plain.detach())
         sock.setblocking(False)
         sock.tapped = self._sent

@@ -17,8 +17,10 @@ How it hangs together:
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Literal
 
@@ -30,7 +32,7 @@ from service_identity.cryptography import verify_certificate_hostname, verify_ce
 from service_identity.exceptions import CertificateError, VerificationError
 
 from devicesim.errors import InputError, KeyMaterialError
-from devicesim.net import tcp
+from devicesim.net import openssl, tcp
 from devicesim.net.failures import FOREIGN, ChainError, ConnectionFailed, alert_name, failure_from
 from devicesim.net.names import check_server_name, check_verify_name, is_ip_literal
 from devicesim.net.stream import TLSConnection
@@ -141,9 +143,16 @@ class under_way:  # noqa: N801 - used as a statement, like trio.fail_after
         self._awaited = awaited
         self._scope = trio.CancelScope()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "under_way":
         self._scope.deadline = trio.current_time() + self._seconds
         self._scope.__enter__()
+        return self
+
+    def then(self, stage: Stage, seconds: float) -> None:
+        """The next stage is under way, with its own deadline: one cancel scope serves them all."""
+        self._stage = stage
+        self._seconds = seconds
+        self._scope.deadline = trio.current_time() + seconds
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -183,6 +192,8 @@ class TLSContext:
         self.settings = settings
         self.watcher = watcher
         self._names_verified: set[tuple[x509.Certificate, str]] = set()
+        self._stand_ins: dict[type, crypto.X509] = {}
+        """By kind of key, one certificate for all connections that are done with their own."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(_VERSIONS[settings.minimum_version])
         context.set_max_proto_version(_VERSIONS[settings.maximum_version])
@@ -221,12 +232,17 @@ class TLSContext:
             connection.set_tlsext_host_name(server_name)
         if identity is not None:
             try:
-                connection.use_certificate(identity.certificate)
-                connection.use_privatekey(identity.key)
-            except SSL.Error as exc:
+                openssl.use_identity(connection, identity)
+            except (SSL.Error, crypto.Error) as exc:
                 subject = identity.certificate.subject.rfc4514_string()
                 raise KeyMaterialError(f"OpenSSL refuses the certificate and key of {subject!r}: {exc}") from exc
         return connection
+
+    def _let_go(self, identity: Identity, connection: SSL.Connection) -> None:
+        """The handshake is over: the device's certificate and key are not asked for again."""
+        stand_in = self._stand_ins.setdefault(type(identity.key), identity.prepare().certificate)
+        openssl.forget_identity(connection, stand_in)
+        identity.unprepare()
 
     def _verify(self, connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
         """Asked for each certificate from the root down; the first ``False`` ends the handshake with an alert."""
@@ -279,36 +295,77 @@ async def open_tls(
     deadlines: Deadlines,
     trace: Trace,
     clock: Callable[[], float] = trio.current_time,
+    source: str | None = None,
 ) -> TLSConnection:
     """Connect to ``address`` and complete the handshake. The caller closes the connection.
 
-    ``identity=None`` sends no client certificate. Fills ``trace`` as it goes, also when it then fails. Raises
-    :class:`ConnectionFailed`; ``ValueError``, before anything is sent, for a ``server_name`` or ``verify_name`` that
-    cannot be one.
+    ``identity=None`` sends no client certificate. ``source`` is the local IP address to connect from. Fills ``trace``
+    as it goes, also when it then fails. Raises :class:`ConnectionFailed`; ``ValueError``, before anything is sent, for
+    a ``server_name``, ``verify_name`` or ``source`` that cannot be one.
     """
-    sni = None if server_name is None else check_server_name(server_name)
-    check_verify_name(verify_name)
+    names = Names.checked(server_name=server_name, verify_name=verify_name, source=source)
+    with under_way(Stage.TCP, deadlines.tcp, trace) as way:
+        return await establish(context, address, identity, names, deadlines, trace, clock, way, more=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """Who is who on a TLS connection, found to be possible."""
+
+    sni: bytes | None
+    verify: str
+    source: str | None
+
+    @classmethod
+    def checked(cls, *, server_name: str | None, verify_name: str, source: str | None) -> "Names":
+        """Raises ``ValueError`` for one that cannot be."""
+        check_verify_name(verify_name)
+        if source is not None and tcp.literal_family(source) is None:
+            raise ValueError(f"source {source!r} is not an IP address")
+        return cls(
+            sni=None if server_name is None else check_server_name(server_name), verify=verify_name, source=source
+        )
+
+
+async def establish(
+    context: TLSContext,
+    address: tuple[str, int],
+    identity: Identity | None,
+    names: Names,
+    deadlines: Deadlines,
+    trace: Trace,
+    clock: Callable[[], float],
+    way: under_way,
+    *,
+    more: bool,
+) -> TLSConnection:
+    """:func:`open_tls` under ``way``, at whose first stage, TCP, it begins; it leaves it at TLS.
+
+    ``more``: the caller writes at once, so that what ends the handshake may wait for that.
+    """
     dial = tcp.dial if context.watcher is None else context.watcher.dial
-    with under_way(Stage.TCP, deadlines.tcp, trace):
-        sock = await dial(*address)
+    sock = await dial(*address, names.source)
     done = False
     try:
         trace.reach(Stage.TCP, clock())
-        peer = _Peer(verify_name, trace)
-        connection = TLSConnection(context._connection(identity, sni, peer), sock)
-        with under_way(Stage.TLS, deadlines.tls, trace):
-            try:
-                await connection.handshake()
-            except SSL.Error as exc:
-                if peer.refusal is not None:
-                    raise peer.refusal from exc
-                raise
+        way.then(Stage.TLS, deadlines.tls)
+        peer = _Peer(names.verify, trace)
+        let_go = None if identity is None else partial(context._let_go, identity)
+        connection = TLSConnection(context._connection(identity, names.sni, peer), sock, let_go)
+        try:
+            await connection.handshake(more=more)
+        except SSL.Error as exc:
+            if peer.refusal is not None:
+                raise peer.refusal from exc
+            raise
         if not peer.verified:
             # OpenSSL verifies in every full handshake, and sessions are never resumed
             raise RuntimeError("the handshake was completed without verifying the server")
         trace.reach(Stage.TLS, clock())
-        trace.tls_version = connection.version
-        trace.cipher = connection.cipher
+        # thousands of traces say the same
+        trace.tls_version = sys.intern(connection.version)
+        cipher = connection.cipher
+        trace.cipher = None if cipher is None else sys.intern(cipher)
         if context.watcher is not None:
             context.watcher.secured(connection)
         done = True

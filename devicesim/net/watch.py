@@ -21,7 +21,7 @@ class Watcher(Protocol):
     raise.
     """
 
-    async def dial(self, host: str, port: int) -> socket.socket:
+    async def dial(self, host: str, port: int, source: str | None) -> socket.socket:
         """In place of :func:`devicesim.net.tcp.dial`, of which it has contract and deadline."""
         ...
 

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from devicesim.outcome import DeviceOutcome, FailureKind, Stage
 from devicesim.record.facts import RunStatus
+from devicesim.record.histogram import Histogram
+from devicesim.record.metrics import MetricType
 from devicesim.rules import FirstTry
 
 
@@ -24,6 +26,20 @@ class Quantiles(_Model):
     p95: float
     p99: float
     max: float
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> "Quantiles | None":
+        """``None``: nothing was measured."""
+        values = [histogram.quantile(q) for q in (0.5, 0.95, 0.99, 1.0)]
+        p50, p95, p99, largest = (None if value is None else rounded(value) for value in values)
+        if p50 is None or p95 is None or p99 is None or largest is None:
+            return None
+        return cls(count=len(histogram), p50=p50, p95=p95, p99=p99, max=largest)
+
+
+def rounded(seconds: float) -> float:
+    """To the microsecond: further digits are noise of the clock."""
+    return round(seconds, 6)
 
 
 class Stages(_Model):
@@ -109,6 +125,26 @@ class Disagreement(_Model):
     """The first of them."""
 
 
+class Starts(_Model):
+    """First tries, against the schedule."""
+
+    made: int
+    late: int
+    """Made more than `late_after_seconds` behind the schedule."""
+    dropped: int
+    """Due and not made, for too many devices were under way."""
+
+
+class Messages(_Model):
+    """What devices published while they were connected."""
+
+    published: int
+    acknowledged: int | None
+    """Of those with QoS 1; null: there were none."""
+    lost: int | None
+    """Published with QoS 1 and not acknowledged, be it that the run ended before that."""
+
+
 class GroupSummary(_Model):
     """A group of the fleet file: what should have happened, what did, and whether they agree."""
 
@@ -139,8 +175,11 @@ class GroupSummary(_Model):
     time_to_provision: Quantiles | None
     """From the intended start of the first try to CONNACK 0."""
     stages: Stages
+    starts: Starts
     late_starts: Quantiles | None
     """Seconds that first tries started behind their schedule."""
+    messages: Messages | None
+    """null: its devices publish nothing."""
 
 
 class Held(_Model):
@@ -199,6 +238,52 @@ class FailureSummary(_Model):
     """The likeliest, at most six, that of the most devices first; empty: none stands out."""
 
 
+class ThresholdSummary(_Model):
+    """What the fleet file asks of a metric, and whether it was so."""
+
+    metric: str
+    """With its tags, as in the file."""
+    expression: str
+    type: MetricType
+    aggregation: str
+    """Of the expression: `p(95)`."""
+    value: float | None
+    """Measured, in seconds where it is a duration; null: there were no samples, and an untested promise is not kept."""
+    ok: bool
+    aborted: bool
+    """It ended the run, and is not met whatever came after."""
+
+
+class ProcessSummary(_Model):
+    """What making the load cost one process."""
+
+    name: str
+    starts: int
+    """Devices that it started."""
+    cpu_mean: float
+    """Share of one core: 1 is a whole core."""
+    cpu_peak: float
+    """Of its samples, which are of about a second."""
+    cpu_starting: float | None
+    """While the run started devices; null: not measured then."""
+    lag: Quantiles | None
+    """How late its event loop woke up, in seconds."""
+    lag_starting: Quantiles | None
+    """The same while the run started devices."""
+    rss_peak_bytes: int
+
+
+class Generator(_Model):
+    """What making the load cost, and whether this machine rather than the target set the pace."""
+
+    bottleneck: bool
+    """It did: durations are upper bounds of what the target took. A process used more than 90 % of a core while the run
+    started devices, or one event loop wake-up in a hundred was more than 100 ms late."""
+    reason: str
+    """Empty when it was not."""
+    processes: tuple[ProcessSummary, ...]
+
+
 class Totals(_Model):
     devices: int
     agree: int
@@ -206,6 +291,8 @@ class Totals(_Model):
     not_started: int
     undecided: int
     attempts: int
+    starts: Starts
+    messages: Messages | None
     outcomes: dict[str, int]
 
 
@@ -217,11 +304,18 @@ class Summary(_Model):
     target: str
     devicesim_version: str
     status: RunStatus
-    """`running` also when the run was killed: nobody was left to write its end."""
+    """`running` also when the run was killed: nobody was left to write its end; `aborted`: a threshold ended it."""
     arrival: str
-    """Workload model: `open`, starts are due at their times whatever the target does."""
+    """Workload model: `open`, starts are due at their times whatever the target does; `closed`, so many devices at a
+    time, so that a slow target slows its own load down."""
+    schedule: str
+    """When devices start, in words."""
     rate: float | None
-    """Starts a second asked for."""
+    """Starts a second asked for, where that is one number."""
+    late_after_seconds: float
+    """A start further behind its schedule is late."""
+    late_tolerance: float
+    """Share of a group's starts that may be late or dropped."""
     started_at: float
     """Seconds since the Unix epoch."""
     ended_at: float | None
@@ -230,9 +324,15 @@ class Summary(_Model):
     agrees: bool
     """Every device ended as expected."""
     load_generated: bool
-    """The starts kept their schedule: in each group, all but 1 % of first tries were at most 1 s late. Where they did
-    not, this machine was the bottleneck, and what the target did says little."""
+    """The starts kept their schedule: in each group no more than `late_tolerance` of them were late or dropped. Where
+    they did not, the load was not the one asked for, and what the target did says little."""
+    thresholds_met: bool
+    """Every threshold is met, or there is none."""
     totals: Totals
+    thresholds: tuple[ThresholdSummary, ...]
+    """In the order of the fleet file."""
+    generator: Generator | None
+    """null: not measured."""
     groups: tuple[GroupSummary, ...]
     accounts: tuple[AccountSummary, ...]
     failures: tuple[FailureSummary, ...]

@@ -6,43 +6,34 @@ the byte.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from devicesim.outcome import Attempt, DeviceOutcome, Failure, FailureKind, Holding, Stage, Verdict
-from devicesim.record.facts import AccountRecord, DeviceRecord, GroupRecord, Phase, RunFacts
-from devicesim.record.histogram import Histogram
+from devicesim.errors import RecordError
+from devicesim.outcome import Attempt, Failure, Holding
+from devicesim.record.facts import AccountRecord, Phase, RunFacts, RunStatus, ThresholdRecord
+from devicesim.record.metrics import Metrics, MetricType
 from devicesim.record.store import RunReader
-from devicesim.record.verdict import UserExpectation, describe, describe_failure
+from devicesim.record.stories import stories
+from devicesim.record.thresholds import Threshold, evaluate
 from devicesim.report.causes import CauseFold
 from devicesim.report.document import (
     AccountSummary,
-    Disagreement,
-    Example,
-    Expected,
     FailureSummary,
-    FileExpects,
+    Generator,
     GroupSummary,
     Held,
-    LastFailure,
     LikeliestCause,
-    Observed,
-    OracleRow,
-    Quantiles,
-    Stages,
+    Messages,
+    Starts,
     Summary,
+    ThresholdSummary,
     Totals,
+    rounded,
 )
-from devicesim.rules import Expectation, Row
+from devicesim.report.generator import generator
+from devicesim.report.groups import GroupFold, seen
 
-LATE_SECONDS = 1.0
-"""A start so far behind its schedule was not made when it was asked for; one in a hundred is forgiven a group."""
-EXAMPLES = 3
-"""Devices named for each reason of disagreement: enough to look at, whatever the size of the fleet."""
-MOST_REASONS = 20
 MOST_FAILURES = 50
 """Kinds of failure listed; peers' words may differ from try to try, and the rest is counted."""
 MOST_ERRORS = 20
@@ -52,53 +43,84 @@ def summarise(reader: RunReader) -> Summary:
     """Fold the record. Raises :class:`~devicesim.errors.RecordError` when it is damaged."""
     with reader.snapshot():
         run = reader.run()
-        groups = {group.name: _GroupFold(group) for group in reader.groups()}
+        metrics, over = Metrics(late_after=run.late_after), run.status is not RunStatus.RUNNING
+        groups = {group.name: GroupFold(group, metrics, over=over) for group in reader.groups()}
         causes = CauseFold((fold.group for fold in groups.values()), reader.accounts())
-        failures, last = _FailureFold(), run.started_at
-        for device, attempts, verdict in _stories(reader):
+        failures, span = _FailureFold(), _Span(run.started_at)
+        for device, attempts, verdict in stories(reader):
             groups[device.group].add(device, attempts, verdict)
             failures.add(attempts)
             causes.add(device, attempts, verdict)
-            last = max([last, *(attempt.end for attempt in attempts)])
-        notes: Counter[str] = Counter()
-        errors: list[str] = []
-        for note in reader.notes():
-            notes[note.kind] += 1
-            if note.kind == "error" and len(errors) < MOST_ERRORS:
-                errors.append(note.text if note.account is None else f"{note.account}: {note.text}")
+            span.add(attempts)
+        for drop in reader.drops():
+            groups[drop.group].drop()
+            span.add_due(drop.due)
+        notes, errors = _notes(reader)
         accounts = _accounts(reader, causes)
         listed, omitted = failures.close()
         found = causes.close(
             listed,
             asked=reader.asked(Phase.AFTER),
-            now=last if run.ended_at is None else run.ended_at,
+            now=span.last if run.ended_at is None else run.ended_at,
             errors=errors,
             devices=reader.devices,
         )
-    told = tuple(failures.summary(failure, found.get(failure, ())) for failure in listed)
-    return _summary(run, last, [fold.close() for fold in groups.values()], accounts, told, omitted, notes, errors)
+        told = tuple(failures.summary(failure, found.get(failure, ())) for failure in listed)
+        closed = [fold.close() for fold in groups.values()]  # which adds the devices that are not on record
+        return _summary(
+            run,
+            span,
+            closed,
+            thresholds=[_threshold(record, metrics, span, reader) for record in reader.thresholds()],
+            cost=generator(reader.samples()),
+            accounts=accounts,
+            failures=told,
+            failures_omitted=omitted,
+            notes=notes,
+            errors=errors,
+        )
 
 
-def _stories(reader: RunReader) -> Iterator[tuple[DeviceRecord, list[Attempt], Verdict | None]]:
-    """Each device with its attempts and verdict, in one pass over the three tables, which are in the same order."""
-    tries = groupby(reader.attempts(), key=attrgetter("device"))
-    verdicts = reader.verdicts()
-    next_tries, verdict = next(tries, None), next(verdicts, None)
-    for device in reader.devices():
-        attempts: list[Attempt] = []
-        if next_tries is not None and next_tries[0] == device.number:
-            attempts = list(next_tries[1])
-            next_tries = next(tries, None)
-        own = verdict if verdict is not None and verdict.device == device.number else None
-        if own is not None:
-            verdict = next(verdicts, None)
-        yield device, attempts, own
+@dataclass(slots=True)
+class _Span:
+    """From the first start to the last that happened; seconds since the Unix epoch."""
+
+    last: float
+    """At first the start of the run."""
+    first: float = field(default=float("inf"))
+    """When the first start was due."""
+
+    def add(self, attempts: Sequence[Attempt]) -> None:
+        if attempts:
+            self.first = min(self.first, attempts[0].intended_start)
+            self.last = max(self.last, *(attempt.end for attempt in attempts))
+
+    def add_due(self, due: float) -> None:
+        self.first, self.last = min(self.first, due), max(self.last, due)
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, self.last - self.first)
+
+
+def _notes(reader: RunReader) -> tuple[Counter[str], list[str]]:
+    """How many of each kind, and the first errors."""
+    notes: Counter[str] = Counter()
+    errors: list[str] = []
+    for note in reader.notes():
+        notes[note.kind] += 1
+        if note.kind == "error" and len(errors) < MOST_ERRORS:
+            errors.append(note.text if note.account is None else f"{note.account}: {note.text}")
+    return notes, errors
 
 
 def _summary(
     run: RunFacts,
-    last: float,
+    span: _Span,
     groups: Sequence[GroupSummary],
+    *,
+    thresholds: Sequence[ThresholdSummary],
+    cost: Generator | None,
     accounts: Iterable[AccountSummary],
     failures: tuple[FailureSummary, ...],
     failures_omitted: int,
@@ -109,19 +131,23 @@ def _summary(
     for group in groups:
         for observed in group.observed:
             outcomes[observed.outcome] += observed.devices
-    end = run.ended_at if run.ended_at is not None else last if last > run.started_at else None
+    end = run.ended_at if run.ended_at is not None else span.last if span.last > run.started_at else None
     return Summary(
         fleet=run.fleet,
         target=run.target,
         devicesim_version=run.version,
         status=run.status,
         arrival=run.arrival,
+        schedule=run.schedule,
         rate=run.rate,
+        late_after_seconds=run.late_after,
+        late_tolerance=run.late_tolerance,
         started_at=run.started_at,
         ended_at=run.ended_at,
-        duration_seconds=None if end is None else _rounded(end - run.started_at),
+        duration_seconds=None if end is None else rounded(end - run.started_at),
         agrees=bool(groups) and all(group.agrees for group in groups),
-        load_generated=all(group.late_starts is None or group.late_starts.p99 <= LATE_SECONDS for group in groups),
+        load_generated=all(_kept(group.starts, run.late_tolerance) for group in groups),
+        thresholds_met=all(threshold.ok for threshold in thresholds),
         totals=Totals(
             devices=sum(group.devices for group in groups),
             agree=sum(group.agree for group in groups),
@@ -129,8 +155,16 @@ def _summary(
             not_started=sum(group.not_started for group in groups),
             undecided=sum(group.undecided for group in groups),
             attempts=sum(group.attempts for group in groups),
+            starts=Starts(
+                made=sum(group.starts.made for group in groups),
+                late=sum(group.starts.late for group in groups),
+                dropped=sum(group.starts.dropped for group in groups),
+            ),
+            messages=_messages([group.messages for group in groups if group.messages is not None]),
             outcomes=dict(sorted(outcomes.items())),
         ),
+        thresholds=tuple(thresholds),
+        generator=cost,
         groups=tuple(groups),
         accounts=tuple(accounts),
         failures=failures,
@@ -140,199 +174,38 @@ def _summary(
     )
 
 
-# --- a group ---
+def _kept(starts: Starts, tolerance: float) -> bool:
+    """Whether the starts of a group kept their schedule."""
+    due = starts.made + starts.dropped
+    return not due or (starts.late + starts.dropped) / due <= tolerance
 
 
-class _GroupFold:
-    """``add`` each device, then ``close``."""
-
-    def __init__(self, group: GroupRecord) -> None:
-        self.group = group
-        self.expected: Counter[Expectation] = Counter()
-        self.observed: Counter[_End] = Counter()
-        self.reasons: dict[str, tuple[int, list[Example]]] = {}
-        self.first_try: Counter[str] = Counter()
-        self.agree = self.disagree = self.not_started = self.undecided = 0
-        self.attempts = self.attempts_max = 0
-        self.time_to_provision, self.late = Histogram(), Histogram()
-        self.stages = {stage: Histogram() for stage in _STAGE_BEFORE}
-
-    def add(self, device: DeviceRecord, attempts: Sequence[Attempt], verdict: Verdict | None) -> None:
-        self.expected[device.expectation or self.group.expectation] += 1
-        end = _end(attempts, verdict)
-        self.observed[end] += 1
-        if end.outcome is DeviceOutcome.NOT_STARTED:
-            self.not_started += 1
-        elif verdict is None:
-            self.undecided += 1
-        elif verdict.agrees:
-            self.agree += 1
-        else:
-            self.disagree += 1
-            self._disagreement(device, verdict)
-        if verdict is not None and verdict.time_to_provision is not None:
-            self.time_to_provision.add(max(0.0, verdict.time_to_provision))
-        self._tries(attempts)
-
-    def _disagreement(self, device: DeviceRecord, verdict: Verdict) -> None:
-        count, examples = self.reasons.get(verdict.reason, (0, []))
-        if len(examples) < EXAMPLES:
-            example = Example(
-                device=device.number,
-                client_id=device.client_id,
-                certificate_id=device.certificate_id,
-                attempts=verdict.attempts,
-            )
-            examples = [*examples, example]
-        self.reasons[verdict.reason] = (count + 1, examples)
-
-    def _tries(self, attempts: Sequence[Attempt]) -> None:
-        self.attempts += len(attempts)
-        self.attempts_max = max(self.attempts_max, len(attempts))
-        for attempt in attempts:
-            for stage, before in _STAGE_BEFORE.items():
-                reached, since = attempt.reached.get(stage), 0.0 if before is None else attempt.reached.get(before)
-                if reached is not None and since is not None:
-                    self.stages[stage].add(max(0.0, reached - since))
-        if attempts:
-            first = attempts[0]
-            self.late.add(max(0.0, first.start - first.intended_start))
-            saw = "accepted" if first.connack_code == 0 else first.failure.kind.value if first.failure else "nothing"
-            self.first_try[saw] += 1
-
-    def close(self) -> GroupSummary:
-        group = self.group
-        missing = group.count - self.expected.total()
-        if missing > 0:  # the run ended before it had got so far as to name them
-            self.expected[group.expectation] += missing
-            self.observed[_NEVER_STARTED] += missing
-            self.not_started += missing
-        devices = self.expected.total()
-        reasons = sorted(self.reasons.items(), key=lambda item: (-item[1][0], item[0]))
-        return GroupSummary(
-            name=group.name,
-            devices=devices,
-            dials=group.account,
-            sni_setting=group.sni_setting,
-            sni=group.sni,
-            chain_sent=group.chain_sent,
-            expected=tuple(
-                _expected(expectation, count)
-                for expectation, count in sorted(self.expected.items(), key=lambda item: (-item[1], item[0].row.id))
-            ),
-            file_expects=None if group.user is None else _file_expects(group.user),
-            observed=tuple(
-                end.observed(count) for end, count in sorted(self.observed.items(), key=lambda e: (-e[1], e[0].text))
-            ),
-            agrees=devices > 0 and self.agree == devices,
-            agree=self.agree,
-            disagree=self.disagree,
-            not_started=self.not_started,
-            undecided=self.undecided,
-            disagreements=tuple(
-                Disagreement(reason=reason, devices=count, examples=tuple(examples))
-                for reason, (count, examples) in reasons[:MOST_REASONS]
-            ),
-            first_try=dict(sorted(self.first_try.items())),
-            attempts=self.attempts,
-            attempts_max=self.attempts_max,
-            time_to_provision=_quantiles(self.time_to_provision),
-            stages=Stages(**{stage.value: _quantiles(histogram) for stage, histogram in self.stages.items()}),
-            late_starts=_quantiles(self.late),
-        )
-
-
-_STAGE_BEFORE = {Stage.TCP: None, Stage.TLS: Stage.TCP, Stage.CONNECT: Stage.TLS, Stage.CONNACK: Stage.CONNECT}
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """Where a device ended; equal ones are counted together."""
-
-    outcome: DeviceOutcome | Literal["undecided"]
-    text: str
-    account: str | None = None
-    mode: str | None = None
-    thing: bool = False
-    failure: tuple[FailureKind, Stage] | None = None
-
-    def observed(self, devices: int) -> Observed:
-        return Observed(
-            devices=devices,
-            text=self.text,
-            outcome=self.outcome,
-            account=self.account,
-            mode=self.mode,
-            thing=self.thing,
-            failure=None if self.failure is None else LastFailure(kind=self.failure[0], stage=self.failure[1]),
-        )
-
-
-_NEVER_STARTED = _End(DeviceOutcome.NOT_STARTED, describe(DeviceOutcome.NOT_STARTED))
-
-
-def _end(attempts: Sequence[Attempt], verdict: Verdict | None) -> _End:
-    if not attempts and (verdict is None or verdict.outcome is DeviceOutcome.NOT_STARTED):
-        return _NEVER_STARTED
-    accepted = any(attempt.connack_code == 0 for attempt in attempts)
-    failure = None if accepted or not attempts else attempts[-1].failure
-    if verdict is None:
-        so_far = "accepted" if accepted else _seen(failure) if failure else "trying"
-        return _End("undecided", f"no verdict yet: {so_far}", failure=_key(failure))
-    text = describe(verdict.outcome, verdict.account, verdict.mode, True if verdict.thing else None, failure)
-    if verdict.outcome is DeviceOutcome.PROVISIONED and verdict.account is None:
-        text = "provisioned (account not confirmed)"
-    elif verdict.outcome is DeviceOutcome.FAILED and accepted:
-        text = "failed: accepted, but no account holds it ACTIVE"
-    return _End(verdict.outcome, text, verdict.account, verdict.mode, verdict.thing is not None, _key(failure))
-
-
-def _key(failure: Failure | None) -> tuple[FailureKind, Stage] | None:
-    return None if failure is None else (failure.kind, failure.stage)
-
-
-def _seen(failure: Failure) -> str:
-    return describe_failure(failure.kind, failure.stage)
-
-
-def _expected(expectation: Expectation, devices: int) -> Expected:
-    text = describe(expectation.outcome, expectation.account, expectation.mode, expectation.thing)
-    if expectation.outcome is DeviceOutcome.REFUSED:
-        text += ": " + _KIND_OF_REFUSAL[expectation.first_try]
-    return Expected(
-        devices=devices,
-        text=text,
-        outcome=expectation.outcome,
-        account=expectation.account,
-        mode=expectation.mode,
-        thing=expectation.thing,
-        first_try=expectation.first_try,
-        row=_row(expectation.row),
-        rests_on=tuple(_row(row) for row in expectation.rests_on),
+def _messages(messages: Sequence[Messages]) -> Messages | None:
+    if not messages:
+        return None
+    asked = [each for each in messages if each.acknowledged is not None]
+    return Messages(
+        published=sum(each.published for each in messages),
+        acknowledged=sum(each.acknowledged or 0 for each in asked) if asked else None,
+        lost=sum(each.lost or 0 for each in asked) if asked else None,
     )
 
 
-_KIND_OF_REFUSAL = {
-    "closed_before_connack": describe_failure(FailureKind.CLOSED_BEFORE_CONNACK, Stage.CONNACK),
-    "connack_refused": describe_failure(FailureKind.CONNACK_REFUSED, Stage.CONNACK),
-}
-
-
-def _row(row: Row) -> OracleRow:
-    return OracleRow(id=row.id, says=row.says, mark=row.mark, source=row.source)
-
-
-def _file_expects(user: UserExpectation) -> FileExpects:
-    where = f"in {user.account}" if user.account else ""
-    text = " ".join(each for each in (user.outcome.replace("_", " ") if user.outcome else "", where) if each)
-    thing = {True: "thing", False: "no thing", None: None}[user.thing]
-    details = ", ".join(each for each in (user.mode, thing) if each)
-    return FileExpects(
-        text=" ".join(each for each in (text, f"({details})" if details else "") if each) or "as IoT Core should do",
-        outcome=user.outcome,
-        account=user.account,
-        mode=user.mode,
-        thing=user.thing,
+def _threshold(record: ThresholdRecord, metrics: Metrics, span: _Span, reader: RunReader) -> ThresholdSummary:
+    try:
+        threshold = Threshold.parse(record.metric, record.expression)
+    except ValueError as exc:
+        raise RecordError(f"{str(reader.path)!r} is damaged: it holds the threshold {record.expression!r}") from exc
+    result, aborted = evaluate(threshold, metrics, span.seconds), record.aborted_at is not None
+    kind, value = threshold.selector.metric.type, result.value
+    return ThresholdSummary(
+        metric=record.metric,
+        expression=record.expression,
+        type=kind,
+        aggregation=str(threshold.expression.aggregation),
+        value=rounded(value) if value is not None and kind is MetricType.TREND else value,
+        ok=result.ok and not aborted,
+        aborted=aborted,
     )
 
 
@@ -404,22 +277,9 @@ class _FailureFold:
             kind=failure.kind,
             stage=failure.stage,
             detail=failure.detail,
-            text=_seen(failure),
+            text=seen(failure),
             tries=self.tries[failure],
             first_tries=self.first[failure],
             devices=self.devices[failure],
             causes=causes,
         )
-
-
-def _quantiles(histogram: Histogram) -> Quantiles | None:
-    values = [histogram.quantile(q) for q in (0.5, 0.95, 0.99, 1.0)]
-    p50, p95, p99, largest = (None if value is None else _rounded(value) for value in values)
-    if p50 is None or p95 is None or p99 is None or largest is None:
-        return None
-    return Quantiles(count=len(histogram), p50=p50, p95=p95, p99=p99, max=largest)
-
-
-def _rounded(seconds: float) -> float:
-    """To the microsecond: further digits are noise of the clock."""
-    return round(seconds, 6)

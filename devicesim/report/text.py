@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from devicesim.record.facts import RunStatus
+from devicesim.report import load_text
 from devicesim.report.document import (
     AccountSummary,
     Expected,
@@ -37,16 +38,19 @@ MOST_GROUPS = 3
 def render(summary: Summary, *, record: str | None = None) -> RenderableType:
     """The whole report. ``record`` is where the run's file is, if that is to be said."""
     parts = [header(summary), GroupTable(summary)]
+    parts += section("Thresholds", load_text.thresholds(summary))
     parts += section("Did not end as expected", disagreements(summary))
     parts += section("Failed tries, by what was seen", failures(summary))
-    parts += section("Timings", timings(summary))
+    slow = load_text.bottleneck_line(summary.generator)
+    parts += section("Timings" if slow is None else "Timings, as upper bounds", timings(summary))
+    parts += section("Messages", load_text.messages(summary))
+    parts += section("Making the load", load_text.generator(summary))
     parts += section("Accounts", accounts(summary))
     parts += section("Why IoT Core should do so", reasons(summary))
     parts += section("Errors", errors(summary))
     parts.append(Text(""))
     parts.append(headline(summary))
-    if not summary.load_generated:
-        parts.append(Text("The starts fell behind their schedule: ask for a lower rate on this machine.", style=BAD))
+    parts += [line for line in (load_text.thresholds_line(summary), load_text.load_line(summary), slow) if line]
     if record is not None:
         parts.append(Text(f"Record: {clean(record)}", overflow="fold"))
     return Group(*parts)
@@ -84,9 +88,9 @@ def header(summary: Summary) -> RenderableType:
     groups = len(summary.groups)
     what = f"{_devices(summary.totals.devices)} in {groups} group{'s' if groups != 1 else ''}"
     first = Text.assemble((clean(summary.fleet), HEAD), f": {what}, against {clean(_target(summary.target))}")
-    rate = f" at {summary.rate:g} starts/s" if summary.rate is not None else ""
-    second = Text(f"{_status(summary)}; {summary.arrival} arrivals{rate}; devicesim {summary.devicesim_version}")
-    return Group(first, second)
+    second = Text(f"{_status(summary)}; {load_text.arrivals(summary)}; devicesim {summary.devicesim_version}")
+    off = load_text.off_schedule(summary)
+    return Group(first, second, *([Text(off, style=BAD)] if off else []))
 
 
 def _target(target: str) -> str:
@@ -99,6 +103,8 @@ def _status(summary: Summary) -> str:
         return f"finished in {took}"
     if summary.status is RunStatus.RUNNING:
         return "running, or killed" + (f"; last try {took} after the start" if took else "; nothing tried yet")
+    if summary.status is RunStatus.ABORTED:
+        return "aborted" + (f" after {took}" if took else "") + f": {load_text.aborting(summary)}"
     return "interrupted" + (f" after {took}" if took else " before the first try")
 
 

@@ -12,10 +12,10 @@ import trio
 import trio.testing
 from OpenSSL import SSL
 
-from devicesim.net.engine import Version
+from devicesim.net.engine import Engine, Version
 from devicesim.net.failures import ConnectionFailed
 from devicesim.net.mqtt import HIGH_WATER, MQTTClient, MQTTSettings, open_mqtt
-from devicesim.net.tls import Deadlines, TLSContext
+from devicesim.net.tls import Deadlines, TLSContext, open_tls, under_way
 from devicesim.outcome import Failure, FailureKind, Stage, Trace
 from tests.net_support import (
     ENDPOINT,
@@ -228,7 +228,8 @@ async def test_a_tls13_alert_for_the_client_certificate_is_an_alert_not_a_close(
 async def test_an_alert_is_told_also_when_connect_comes_too_late() -> None:
     """The server has refused and reset before our CONNECT is written; its alert is read all the same.
 
-    The server is a thread, for the test holds the event loop up in between.
+    The server is a thread, for the test holds the event loop up in between. The handshake is completed before CONNECT
+    is thought of: together they would be in one segment.
     """
     served = server_context(server_identity(ENDPOINT), version="TLSv1.3", accept_client=False)
     trace = new_trace()
@@ -247,27 +248,26 @@ async def test_an_alert_is_told_also_when_connect_comes_too_late() -> None:
                     end.do_handshake()
             refused.set()
 
-        def clock() -> float:
-            if Stage.TCP in trace.reached:
-                assert refused.wait(TEST_SECONDS)
-            return trio.current_time()
-
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, serve)
-            with trio.fail_after(TEST_SECONDS), pytest.raises(ConnectionFailed) as caught:
-                async with open_mqtt(
+            with trio.fail_after(TEST_SECONDS):
+                tls = await open_tls(
                     tls_context(),
                     listener.getsockname(),
                     identity=device(),
                     server_name=ENDPOINT,
                     verify_name=ENDPOINT,
-                    client_id="late",
-                    settings=V3,
                     deadlines=QUICK,
                     trace=trace,
-                    clock=clock,
+                )
+                assert refused.wait(TEST_SECONDS)
+                client = MQTTClient(tls, Engine("late"), V3, QUICK, trace)
+                with (
+                    pytest.raises(ConnectionFailed) as caught,
+                    under_way(Stage.TLS, QUICK.tls, trace) as way,
                 ):
-                    pytest.fail("connected")
+                    await client._connect(trio.current_time, way)
+                tls.close()
 
     assert caught.value.failure.kind is FailureKind.TLS_ALERT
     assert caught.value.failure.detail == "unknown_ca"

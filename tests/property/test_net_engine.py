@@ -1,12 +1,18 @@
 """Whatever a server sends, the engine says events or PacketError, and how the bytes are cut up does not matter."""
 
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
-from devicesim.net.engine import Engine, Event, PacketSplitter, Version
+from devicesim.net.engine import VERSIONS, Engine, Event, Version
 from devicesim.net.failures import FOREIGN, PacketError
+from devicesim.net.splitter import PacketSplitter
 
 QUICK = settings(max_examples=200, deadline=None)
 ACCEPT: dict[Version, bytes] = {"3.1.1": b"\x20\x02\x00\x00", "5": b"\x20\x03\x00\x00\x00"}
@@ -31,6 +37,10 @@ def outcome(version: Version, pieces: list[bytes], *, accepted: bool) -> tuple[l
         engine.next_event()
         engine.publish("a", b"", 1, retain=False)
         engine.subscribe("a", 1)
+    return told(engine, pieces)
+
+
+def told(engine: Engine, pieces: list[bytes]) -> tuple[list[Event], str | None]:
     events: list[Event] = []
     for piece in pieces:
         engine.feed(piece)
@@ -103,3 +113,83 @@ def test_the_splitter_takes_anything_or_says_packet_error(pieces: list[bytes]) -
         pass
 
     assert total <= sum(map(len, pieces))
+
+
+class PahoAlone(paho.Client):
+    """paho-mqtt by itself, writing into a buffer."""
+
+    def __init__(self, client_id: str, version: Version, clean_start: bool) -> None:
+        clean_session = clean_start if version == "3.1.1" else None
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, clean_session, protocol=VERSIONS[version])
+        self.written = b""
+
+    def _create_socket(self) -> Any:
+        return self
+
+    def send(self, data: bytes) -> int:
+        self.written += data
+        return len(data)
+
+    def close(self) -> None:
+        pass
+
+    def fileno(self) -> int:
+        return -1
+
+    def setblocking(self, flag: bool) -> None:
+        pass
+
+
+@QUICK
+@given(
+    st.text(max_size=200),
+    versions,
+    st.booleans(),
+    st.integers(0, 65_535),
+    st.one_of(st.just(0), st.integers(1, 0xFFFFFFFF)),
+)
+def test_connect_is_what_paho_writes_to_the_byte(
+    client_id: str, version: Version, clean_start: bool, keep_alive: int, expiry: int
+) -> None:
+    """For any client id: Hypothesis goes past one length byte, and past ASCII."""
+    expiry = expiry if version == "5" else 0
+    try:
+        engine = Engine(client_id, version=version, clean_start=clean_start)
+    except ValueError:
+        assert not client_id
+        assert not clean_start
+        assert version == "3.1.1"
+        return
+    alone = PahoAlone(client_id, version, clean_start)
+    if version == "5":
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho left it untyped
+        properties.SessionExpiryInterval = expiry
+        alone.connect("x", keepalive=keep_alive, clean_start=clean_start, properties=properties if expiry else None)
+    else:
+        alone.connect("x", keepalive=keep_alive)
+
+    engine.connect(keep_alive=keep_alive, session_expiry=expiry)
+
+    assert bytes(engine.outbound) == alone.written
+
+
+@QUICK
+@given(versions, st.lists(packets(), max_size=6).map(b"".join), st.booleans(), st.booleans())
+def test_whether_paho_is_there_from_the_start_or_made_late_does_not_matter(
+    version: Version, data: bytes, ping: bool, leave: bool
+) -> None:
+    results = []
+    for early in (True, False):
+        engine = Engine("x", version=version)
+        engine.connect()
+        engine.feed(ACCEPT[version])
+        engine.next_event()
+        if early:
+            engine._session()
+        if ping:
+            engine.ping()
+        if leave:
+            engine.disconnect()
+        results.append((told(engine, [data]), bytes(engine.outbound)))
+
+    assert results[0] == results[1]

@@ -434,5 +434,6 @@ async def test_metrics_are_prometheus_text(world: World) -> None:
     events = 'kind="connection",reason="",region="us-east-1",verdict="admitted"'
     assert f'devicesim_events_total{{account="{B}",{events}}} 1.0' in lines
     assert f'devicesim_connections{{account="{B}",region="us-east-1"}} 1.0' in lines
+    assert f'devicesim_messages_total{{account="{B}",qos="1",region="us-east-1"}} 0.0' in lines
     assert f'devicesim_resources{{account="{A}",region="us-east-1",resource="certificate"}} 1.0' in lines
     assert (await request(world, "POST", "/metrics"))[0] == 405

@@ -2,6 +2,7 @@
 
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from itertools import islice, pairwise
 
@@ -252,6 +253,36 @@ def test_no_start_is_due_before_the_one_before_it(start_rate: float, ramps: list
 
     assert all(one <= two for one, two in pairwise(times))
     assert all(each >= 0 for each in times)
+
+
+@settings(max_examples=200, deadline=None)
+@given(RATES, RAMPS, st.integers(1, 1000), st.floats(0.01, 30))
+def test_the_most_within_a_window_is_what_a_look_at_every_start_finds(
+    start_rate: float, ramps: list[Ramp], count: int, seconds: float
+) -> None:
+    schedule = Stages(start_rate, ramps, count)
+    assume(schedule.most >= count)
+    times = [schedule.start(n) for n in range(count)]
+
+    seen = max(bisect_right(times, t + seconds) - n for n, t in enumerate(times))
+
+    # the window may begin between two starts, and its ends may be just within it
+    assert seen - 1 <= schedule.most_within(seconds, count) <= seen + 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "seconds", "most"),
+    [
+        (ConstantRate(50.0), 10.0, 501),
+        (ConstantRate(50.0), 1e6, 1000),
+        (Bursts(size=100, every=60.0), 59.0, 100),
+        (Bursts(size=100, every=60.0), 60.0, 200),
+        (Bursts(size=1000, every=0.0), 1.0, 1000),
+        (Closed(10), 1.0, 1000),
+    ],
+)
+def test_the_most_within_a_window_of_the_other_schedules(schedule: Schedule, seconds: float, most: int) -> None:
+    assert schedule.most_within(seconds, 1000) == most
 
 
 @settings(max_examples=100, deadline=None)

@@ -10,20 +10,10 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import MQTTErrorCode
 
-from devicesim.net.engine import (
-    MAX_PACKET,
-    Answer,
-    Connack,
-    Disconnect,
-    Engine,
-    Event,
-    Message,
-    PacketSplitter,
-    Pong,
-    Version,
-)
+from devicesim.net.engine import Answer, Connack, Disconnect, Engine, Event, Message, Pong, Version
 from devicesim.net.failures import PacketError, PahoError
 from devicesim.net.mqtt import MQTTSettings
+from devicesim.net.splitter import MAX_PACKET, PacketSplitter
 
 ACCEPT: dict[Version, bytes] = {"3.1.1": b"\x20\x02\x00\x00", "5": b"\x20\x03\x00\x00\x00"}
 
@@ -38,9 +28,9 @@ def events_of(engine: Engine, *pieces: bytes) -> list[Event]:
     return events
 
 
-def connected(version: Version = "3.1.1", client_id: str = "robot-1") -> Engine:
+def connected(version: Version = "3.1.1", client_id: str = "robot-1", *, session_expiry: int = 0) -> Engine:
     engine = Engine(client_id, version=version)
-    engine.connect()
+    engine.connect(session_expiry=session_expiry)
     events_of(engine, ACCEPT[version])
     engine.outbound.clear()
     return engine
@@ -83,11 +73,69 @@ def test_connect_5_with_a_session_that_expires() -> None:
 
 def test_connect_properties_are_shared() -> None:
     """Each would be kept by paho, at 5.6 KB (mqtt-measured.md)."""
-    first, second = Engine("a", version="5"), Engine("b", version="5")
-    first.connect(session_expiry=77)
-    second.connect(session_expiry=77)
+    first, second = (connected("5", session_expiry=77)._session() for _ in range(2))
 
-    assert first._paho._connect_properties is second._paho._connect_properties
+    assert first._connect_properties is not None
+    assert first._connect_properties is second._connect_properties
+
+
+@pytest.mark.parametrize(
+    ("client_id", "version", "clean_start", "message"),
+    [
+        ("", "3.1.1", False, "client id '' needs a clean session"),
+        ("x" * 65_536, "5", True, "has more than 65535 bytes"),
+        ("\N{ROBOT FACE}" * 16_384, "3.1.1", True, "has more than 65535 bytes"),
+        ("\ud800", "3.1.1", True, "surrogates not allowed"),
+    ],
+)
+def test_a_client_id_that_cannot_be_sent_is_refused_at_once(
+    client_id: str, version: Version, clean_start: bool, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Engine(client_id, version=version, clean_start=clean_start)
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_a_client_that_says_and_hears_nothing_is_none_of_pahos(version: Version) -> None:
+    """0.2 ms and 10 KB each."""
+    engine = connected(version)
+    engine.ping()
+    assert events_of(engine, b"\xd0\x00") == [Pong()]
+    engine.disconnect()
+
+    assert taken(engine) == b"\xc0\x00\xe0\x00"
+    assert engine._paho is None
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_paho_made_late_knows_what_has_been(version: Version) -> None:
+    """It is connected, by the server's own CONNACK, and nothing of that is sent again."""
+    engine = Engine("robot-1", version=version, clean_start=False)
+    engine.connect(keep_alive=77)
+    properties = b"\x03\x21\x00\x07"  # Receive Maximum
+    connack = b"\x20\x06\x01\x00" + properties if version == "5" else b"\x20\x02\x01\x00"
+    events_of(engine, connack)
+    engine.outbound.clear()
+
+    session = engine._session()
+
+    assert taken(engine) == b""
+    assert session.is_connected()
+    assert session._keepalive == 77
+    assert session._client_id == b"robot-1"
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_what_is_published_after_our_disconnect_is_not_taken(version: Version) -> None:
+    engine = connected(version)
+    engine.disconnect()
+    taken(engine)
+
+    with pytest.raises(PahoError) as caught:
+        engine.publish("a", b"", 0, retain=False)
+
+    assert caught.value.rc is MQTTErrorCode.MQTT_ERR_NO_CONN
+    assert taken(engine) == b""
 
 
 @pytest.mark.parametrize(("version", "properties"), [("3.1.1", b""), ("5", b"\x00")])
@@ -349,7 +397,7 @@ def test_a_released_engine_is_freed_at_once() -> None:
     gc.disable()
     try:
         engine = connected()
-        client = weakref.ref(engine._paho)
+        client = weakref.ref(engine._session())
         engine.release()
         del engine
 

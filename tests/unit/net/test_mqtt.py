@@ -11,7 +11,7 @@ from devicesim.net.engine import Engine
 from devicesim.net.failures import ConnectionFailed, EndOfStreamError
 from devicesim.net.mqtt import FAIR_SHARE, MQTTClient, MQTTSettings, _Connection
 from devicesim.net.stream import TLSConnection
-from devicesim.net.tls import Deadlines
+from devicesim.net.tls import Deadlines, under_way
 from devicesim.outcome import FailureKind, Stage, Trace
 
 ACCEPT = b"\x20\x02\x00\x00"
@@ -48,7 +48,7 @@ class FakeTLS:
             raise what
         return what
 
-    def send_nowait(self, data: bytes | bytearray) -> int:
+    def send_nowait(self, data: bytes | bytearray, *, more: bool = False) -> int:
         if self.write_fails is not None:
             raise self.write_fails
         if self.closed:
@@ -62,6 +62,9 @@ class FakeTLS:
 
     def flush_nowait(self) -> None:
         pass
+
+    def settle(self) -> bool:
+        return True
 
     async def wait_readable(self) -> None:
         while not self.incoming and not self.closed:
@@ -98,8 +101,10 @@ def connection(
     async def connect() -> MQTTClient:
         seen, how = trace or Trace(start=trio.current_time()), settings or MQTTSettings()
         engine = Engine("robot", version=how.version, clean_start=how.clean_start)
-        client = MQTTClient(cast(TLSConnection, tls), engine, how, deadlines or Deadlines(), seen)
-        await client._connect(trio.current_time)
+        limits = deadlines or Deadlines()
+        client = MQTTClient(cast(TLSConnection, tls), engine, how, limits, seen)
+        with under_way(Stage.TLS, limits.tls, seen) as way:
+            await client._connect(trio.current_time, way)
         return client
 
     return _Connection(connect)

@@ -104,7 +104,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network], None]:
     """In place of TCP."""
 
     def install(addresses: Network) -> None:
-        async def dial(host: str, port: int) -> socket.socket:
+        async def dial(host: str, port: int, source: str | None) -> socket.socket:
             await trio.lowlevel.checkpoint()
             answer = addresses[host]
             if isinstance(answer, Exception):

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from devicesim.cli.output import exit_code
+from devicesim.errors import RecordError
 from devicesim.outcome import DeviceOutcome, Failure, FailureKind, Stage
-from devicesim.record.facts import RunFacts, RunStatus
+from devicesim.record.facts import RunFacts, RunStatus, ThresholdRecord
 from devicesim.record.store import RunReader, RunWriter
 from devicesim.record.verdict import UserExpectation
 from devicesim.report.document import Example, GroupSummary, Summary
 from devicesim.report.summary import MOST_FAILURES, summarise
+from tests.report_support import GOOD, THRESHOLDS
 
 Write = Callable[..., Path]
 
@@ -43,6 +45,8 @@ def test_run_whose_devices_all_end_as_expected_agrees(good: Path) -> None:
         "not_started": 0,
         "undecided": 0,
         "attempts": 220,
+        "starts": {"made": 100, "late": 0, "dropped": 0},
+        "messages": None,
         "outcomes": {"provisioned": 90, "refused": 10},
     }
     assert [(each.name, each.agrees) for each in summary.groups] == [
@@ -103,6 +107,141 @@ def test_starts_that_fall_behind_are_a_load_that_was_not_generated(
     assert summary.agrees
     assert exit_code(summary) == (0 if generated else 98)
     assert exit_code(summary.model_copy(update={"agrees": False})) == (99 if generated else 98)
+
+
+@pytest.mark.parametrize(
+    ("late_after", "tolerance", "generated"),
+    [(1.0, 0.01, False), (2.0, 0.01, True), (1.0, 0.34, True), (1.0, 0.33, False)],
+)
+def test_the_file_says_what_is_late_and_what_is_forgiven(
+    record: Write, robots: Any, late_after: float, tolerance: float, generated: bool
+) -> None:
+    load = {"late_after": late_after, "late_tolerance": tolerance}
+
+    summary = summary_of(record([replace(robots, late=1.5)], load=load))
+
+    assert summary.load_generated is generated
+    assert summary.totals.starts.model_dump() == {"made": 3, "late": late_after < 1.5, "dropped": 0}
+
+
+@pytest.mark.parametrize(("made", "dropped", "generated"), [(29, 1, False), (99, 1, True), (100, 0, True)])
+def test_dropped_starts_are_a_load_that_was_not_generated(
+    record: Write, robots: Any, made: int, dropped: int, generated: bool
+) -> None:
+    group = replace(robots, count=made + dropped, recorded=made, dropped=dropped)
+
+    summary = summary_of(record([group, replace(robots, name="beside")]))
+
+    assert summary.groups[0].starts.model_dump() == {"made": made, "late": 0, "dropped": dropped}
+    assert summary.load_generated is generated
+    assert summary.groups[0].not_started == dropped
+
+
+def test_one_group_that_falls_behind_is_not_hidden_by_the_others(record: Write, robots: Any) -> None:
+    many = replace(robots, name="many", count=500)
+
+    summary = summary_of(record([many, replace(robots, name="few", late=1.5)]))
+
+    assert summary.totals.starts.late / summary.totals.starts.made < summary.late_tolerance
+    assert not summary.load_generated
+
+
+# --- thresholds ---
+
+
+def test_thresholds_are_held_against_what_is_on_record(record: Write) -> None:
+    summary = summary_of(record(GOOD, thresholds=THRESHOLDS))
+
+    assert [(each.expression, each.ok, each.aggregation, each.value) for each in summary.thresholds] == [
+        ("rate>0.999", True, "rate", 1.0),
+        ("rate > 0.99", True, "rate", 1.0),
+        ("p(95)<5s", True, "p(95)", pytest.approx(3.5078, abs=0.03)),
+        ("p(99)<200ms", False, "p(99)", pytest.approx(3.5078, abs=0.03)),
+        ("med<0.2", True, "med", pytest.approx(0.0107, abs=0.0002)),
+        ("max<1", False, "max", None),
+        ("count==0", True, "count", 0.0),
+        ("rate<1000", True, "rate", pytest.approx(220 / (99 * 0.02 + 10.5 + 0.0101), abs=0.1)),
+    ]
+    assert not summary.thresholds_met
+    assert exit_code(summary) == 99
+
+
+def test_run_that_keeps_its_thresholds_exits_with_0(record: Write) -> None:
+    summary = summary_of(record(GOOD, thresholds=THRESHOLDS[:3]))
+
+    assert summary.thresholds_met
+    assert exit_code(summary) == 0
+
+
+def test_load_that_was_not_generated_stands_before_a_threshold(record: Write, robots: Any) -> None:
+    """What was measured under another load than the one asked for says nothing of the target."""
+    summary = summary_of(record([replace(robots, late=2.0)], thresholds=THRESHOLDS[3:4]))
+
+    assert not summary.thresholds_met
+    assert exit_code(summary) == 98
+
+
+def test_account_of_a_threshold_is_where_devices_are_expected(record: Write) -> None:
+    tagged = [
+        ThresholdRecord(metric=f"attempts{{{tags}}}", expression="count>0")
+        for tags in ("account:prod", "account:dev", "account:dev,group:robots-in-prod")
+    ]
+
+    summary = summary_of(record(GOOD, thresholds=tagged))
+
+    assert [each.value for each in summary.thresholds] == [160.0, 60.0, None]
+
+
+def test_run_that_a_threshold_ended_says_which_and_exits_with_99(record: Write) -> None:
+    """Also when what came after, while the run was wound up, would have kept it."""
+    ended = replace(THRESHOLDS[2], abort_on_fail=True, aborted_at=1_760_000_003.0)
+
+    summary = summary_of(record(GOOD, thresholds=[ended], status=RunStatus.ABORTED))
+
+    (threshold,) = summary.thresholds
+    assert (summary.status, threshold.ok, threshold.aborted) == (RunStatus.ABORTED, False, True)
+    assert threshold.value is not None
+    assert threshold.value < 5
+    assert exit_code(summary) == 99
+
+
+def test_devices_cut_short_are_not_provisioned_and_those_never_started_do_not_agree(record: Write, robots: Any) -> None:
+    asked = [ThresholdRecord(metric=name, expression="rate==1") for name in ("provision_success", "agreement")]
+    groups = [replace(robots, count=10, recorded=6), replace(robots, name="short", count=2, tries=(), verdicts=False)]
+
+    summary = summary_of(record(groups, thresholds=asked, status=RunStatus.INTERRUPTED))
+
+    assert [each.value for each in summary.thresholds] == [6 / 8, 6 / 12]
+
+
+def test_damaged_threshold_is_a_damaged_record(record: Write, robots: Any) -> None:
+    path = record([robots], thresholds=[ThresholdRecord(metric="attempts", expression="p(95)<5")])
+
+    with pytest.raises(RecordError, match=r"is damaged: it holds the threshold 'p\(95\)<5'"):
+        summary_of(path)
+
+
+# --- messages ---
+
+
+def test_messages_are_counted_by_group_and_in_all(record: Write, robots: Any) -> None:
+    groups = [
+        replace(robots, name="telemetry", messages=(12, 11)),
+        replace(robots, name="more", messages=(5, 5)),
+        replace(robots, name="qos-0", messages=(7, None)),
+        replace(robots, name="silent"),
+    ]
+
+    summary = summary_of(record(groups))
+
+    assert [each.messages and tuple(each.messages.model_dump().values()) for each in summary.groups] == [
+        (36, 33, 3),
+        (15, 15, 0),
+        (21, None, None),
+        None,
+    ]
+    assert summary.totals.messages is not None
+    assert tuple(summary.totals.messages.model_dump().values()) == (72, 48, 3)
 
 
 def test_accounts_say_what_they_hold(good: Path) -> None:

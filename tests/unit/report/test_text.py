@@ -119,7 +119,10 @@ def test_run_that_goes_on_or_was_killed_says_so(good: Path) -> None:
 def test_a_load_that_was_not_generated_is_told_after_the_headline(record: Callable[..., Path], robots: Any) -> None:
     text = report(record([replace(robots, late=2.0)]))
 
-    assert text.rstrip().endswith("The starts fell behind their schedule: ask for a lower rate on this machine.")
+    assert text.rstrip().endswith(
+        "The load asked for was not made: 1 of 3 starts more than 1 s late; 1 % of a group's are forgiven.\n"
+        "Ask for a lower rate on this machine."
+    )
 
 
 def test_disagreements_name_reason_and_first_devices(wrong: Path) -> None:

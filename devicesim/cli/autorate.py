@@ -1,0 +1,124 @@
+"""``devicesim run --autorate``: runs with more and more starts a second, until the target no longer keeps a latency."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from devicesim.fleet.autorate import End, Next, Outcome, Trial, highest_taken, next_trial
+from devicesim.fleet.spec import Fleet, at_rate
+from devicesim.fleet.thresholds import ThresholdTable
+from devicesim.record.facts import RunStatus
+from devicesim.record.metrics import MetricType
+from devicesim.record.thresholds import Threshold
+from devicesim.report.document import Summary
+from devicesim.report.ratesearch import RateSearch, RateTrial
+
+DEFAULT_METRIC = "time_to_provision"
+LOWEST_RATE = 0.1
+"""Starts a second, below which no rate is tried."""
+TRIAL_SECONDS = 10.0
+RECORD_NAME = "run.sqlite"
+
+RunTrial = Callable[[Fleet, Path, frozenset[int]], Awaitable[Summary]]
+"""Runs these devices of a fleet, with the record in a directory that is not there yet."""
+
+
+class Goal(click.ParamType[Threshold]):
+    """``[METRIC:]EXPRESSION`` in the grammar of thresholds; the metric is a duration."""
+
+    name = "[METRIC:]EXPRESSION"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Threshold:
+        if isinstance(value, Threshold):
+            return value
+        metric, colon, expression = str(value).rpartition(":")
+        try:
+            goal = Threshold.parse(metric if colon else DEFAULT_METRIC, expression)
+        except ValueError as exc:
+            self.fail(f"{value!r}: {exc}", param, ctx)
+        if goal.selector.metric.type is not MetricType.TREND or goal.expression.operator not in ("<", "<="):
+            self.fail(
+                f"{value!r} is no upper limit of a duration, such as 'p(95)<5s' or 'tls_seconds:med<50ms'", param, ctx
+            )
+        return goal
+
+
+@dataclass(slots=True)
+class Search:
+    """A search as far as it has come."""
+
+    fleet: Fleet
+    goal: Threshold
+    target: str
+    """For the report."""
+    directory: Path
+    seconds: float
+    """Length of a trial's schedule."""
+    say: Callable[[str], None]
+    """Is told what is tried next, in one line."""
+    ended: End | None = None
+    _trials: list[Trial] | None = None
+    _records: list[str] | None = None
+
+    async def run(self, run_trial: RunTrial, *, first: float) -> None:
+        """Try rates from ``first`` starts a second on, until the answer is found."""
+        self._trials, self._records, used = [], [], 0
+        # one device after the other in the schedule's order, in which the groups are mixed evenly
+        while isinstance(step := self._next(first, used), Next):
+            self.say(f"trying {step.rate:.4g} starts/s with {step.devices} devices")
+            directory = self.directory / f"trial-{len(self._trials) + 1:02d}"
+            summary = await run_trial(self._at(step.rate), directory, frozenset(range(used, used + step.devices)))
+            if summary.status is not RunStatus.FINISHED:
+                return
+            used += step.devices
+            self._trials.append(self._trial(step, summary))
+            self._records.append(str(directory / RECORD_NAME))
+        self.ended = step
+
+    def document(self) -> RateSearch:
+        """What has been found so far."""
+        trials, records = self._trials or [], self._records or []
+        return RateSearch(
+            fleet=self.fleet.name,
+            target=self.target,
+            metric=self.goal.selector.text,
+            expression=self.goal.expression.text,
+            seconds=self.seconds,
+            highest_rate=highest_taken(trials),
+            ended="interrupted" if self.ended is None else self.ended.value,
+            trials=tuple(
+                RateTrial(
+                    rate=each.rate,
+                    devices=each.devices,
+                    value=each.value,
+                    outcome=each.outcome.value,
+                    record=record,
+                )
+                for each, record in zip(trials, records, strict=True)
+            ),
+        )
+
+    def _next(self, first: float, used: int) -> Next | End:
+        assert self._trials is not None
+        return next_trial(
+            self._trials, first=first, lowest=LOWEST_RATE, seconds=self.seconds, left=self.fleet.size - used
+        )
+
+    def _at(self, rate: float) -> Fleet:
+        """The fleet at a constant rate, with the goal as its one threshold."""
+        goal = {self.goal.selector.text: (ThresholdTable(threshold=self.goal.expression.text),)}
+        fleet = at_rate(self.fleet, rate)
+        return replace(fleet, file=fleet.file.model_copy(update={"thresholds": goal}))
+
+    def _trial(self, step: Next, summary: Summary) -> Trial:
+        (goal,) = summary.thresholds
+        started = summary.totals.devices - summary.totals.not_started
+        if not summary.load_generated or (summary.generator is not None and summary.generator.bottleneck):
+            outcome = Outcome.NOT_GENERATED
+        elif summary.totals.agree < started or not started:
+            outcome = Outcome.REFUSED
+        else:
+            outcome = Outcome.TAKEN if goal.ok else Outcome.TOO_SLOW
+        return Trial(rate=step.rate, devices=step.devices, value=goal.value, outcome=outcome)
