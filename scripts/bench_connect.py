@@ -25,6 +25,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -134,8 +135,11 @@ def started(
     command: Sequence[str], environment: Mapping[str, str], core: int | None, errors: TextIO
 ) -> Iterator[subprocess.Popen[str]]:
     """A contender's process, killed at the end of the block, and after :data:`LIMIT` seconds."""
+    program = shutil.which(command[0])
+    if program is None:
+        raise Unavailable(f"no program {command[0]} on PATH")
     process = subprocess.Popen(
-        command,
+        [program, *command[1:]],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,  # a file, for nobody reads it meanwhile
@@ -179,6 +183,7 @@ def batches(contender: Contender, connections: int, idle: int) -> list[tuple[int
     measured = max(int(connections * contender.share), 1)
     most = contender.most or sys.maxsize
     ends = [WARM_UP, min(WARM_UP + measured, most)]
+    # the floor says nothing of MQTT, and need not be held for long to know its memory
     if contender.at_once and contender.mqtt and min(idle, most) > ends[-1]:
         ends.append(min(idle, most))
     return list(zip([0, *ends[:-1]], ends, strict=True))
@@ -394,7 +399,14 @@ def main() -> int:
     for name in ("connections", "rounds"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; at least 1 is needed")
-    chosen = [each for each in contenders(arguments.peers_python) if not arguments.only or each.name in arguments.only]
+    peers_python = shutil.which(arguments.peers_python)
+    if peers_python is None:
+        parser.error(f"--peers-python {arguments.peers_python!r} is no program")
+    chosen = [
+        each
+        for each in contenders(str(Path(peers_python).absolute()))
+        if not arguments.only or each.name in arguments.only
+    ]
     cores = sorted(os.sched_getaffinity(0))
     pinned: tuple[int | None, int | None] = (cores[0], cores[1]) if len(cores) > 1 else (None, None)
     load = os.getloadavg()[0]

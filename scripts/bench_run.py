@@ -6,7 +6,7 @@ smallest run too, so CPU a connection is marginal: what each run used more than 
 more. The floor is a bare OpenSSL client handshake in memory, with the key types, group and verification that the
 devices use, taken before each run; a ratio is to the one before.
 
-    .venv/bin/python scripts/bench_run.py [--devices 100,1000,10000] [--rate 200/s] [--json FILE]
+    .venv/bin/python scripts/bench_run.py [--devices 100,1000,10000] [--rate 100/s] [--json FILE]
 """
 
 import argparse
@@ -104,7 +104,7 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=numbers, default="100,1000,10000", help="one run for each number")
-    parser.add_argument("--rate", default="200/s", help="starts of devices")
+    parser.add_argument("--rate", default="100/s", help="starts of devices")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     load = os.getloadavg()[0]

@@ -19,12 +19,12 @@ from devicesim import __version__
 from devicesim.cli.limits import raise_open_files
 from devicesim.cli.options import Seconds, material_files, material_options
 from devicesim.cli.output import EXIT_EXPECTATION, EXIT_INTERRUPTED, EXIT_OK
-from devicesim.cli.run import FILES_BESIDE_DEVICES
 from devicesim.cli.running import RECORD_NAME, execute
 from devicesim.cli.target import TargetOptions, target_options
 from devicesim.cloud.account import AccountAccess, ControlPlaneError
 from devicesim.diagnosis.findings import Diagnosis
 from devicesim.errors import InputError, KeyMaterialError, leaves
+from devicesim.fleet.capacity import FILES_BESIDE_DEVICES
 from devicesim.fleet.diagnose import EXAMPLES, control_planes, diagnose_devices, diagnose_planned
 from devicesim.fleet.identities import Material, MaterialFiles, load_material, minter
 from devicesim.fleet.pacing import interleave

@@ -1,7 +1,6 @@
 """``devicesim doctor``: this machine, and a fleet's target."""
 
 import platform
-import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 
 import click
@@ -17,10 +17,13 @@ import OpenSSL.SSL
 import trio
 
 from devicesim import __version__
+from devicesim.cli.limits import read_machine
 from devicesim.cli.options import material_files, material_options
 from devicesim.cloud.account import AccountClient
 from devicesim.cloud.clock import endpoint_and_clock
 from devicesim.errors import DevicesimError, TargetError
+from devicesim.fleet.capacity import MIB, Machine, Needs, Resource, lacks, needs_of
+from devicesim.fleet.demand import demand_of
 from devicesim.fleet.identities import MaterialFiles, load_material
 from devicesim.fleet.spec import Fleet, load_fleet
 from devicesim.fleet.target import Kind, accesses, amazon_roots, device_roots
@@ -34,7 +37,7 @@ EXIT_TARGET = 3
 CLOCK_WARNING_SECONDS = 5.0
 CLOCK_LIMIT_SECONDS = 300.0
 """AWS refuses a signature that is more than five minutes off."""
-DEVICES_WITHOUT_FLEET = 1000
+CONNECTIONS_WITHOUT_FLEET = 1000
 FIRST_PLAUSIBLE_YEAR = 2025
 
 
@@ -80,7 +83,8 @@ def command(
         failed = failed or check.level is Level.FAILED
         click.echo(f"{check.level:7}  {check.name:24} {check.detail}")
 
-    for check in machine_checks(fleet.size if fleet else DEVICES_WITHOUT_FLEET):
+    needs = None if fleet is None else needs_of(demand_of(fleet), target)
+    for check in machine_checks(read_machine(), needs):
         tell(check)
     if fleet is not None:
         tell(_material_check(fleet, material_files(ca_path, ca_key, seed), target))
@@ -89,29 +93,37 @@ def command(
     return EXIT_TARGET if failed else 0
 
 
-def machine_checks(devices: int) -> Iterator[Check]:
-    """What any run needs of this machine; ``devices`` connections at once."""
+def machine_checks(machine: Machine, needs: Needs | None) -> Iterator[Check]:
+    """What this machine has, held against what a run needs."""
     versions = f"devicesim {__version__}, Python {platform.python_version()}, cryptography {cryptography.__version__}"
     openssl = OpenSSL.SSL.OpenSSL_version(OpenSSL.SSL.OPENSSL_VERSION).decode()
     yield Check(Level.OK, "versions", f"{versions}, {openssl}")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = hard == resource.RLIM_INFINITY or hard >= devices
-    advice = "" if enough else f"; raise it: ulimit -Hn {devices}"
-    limits = f"soft {soft}, hard {'unlimited' if hard == resource.RLIM_INFINITY else hard}"
-    yield Check(Level.OK if enough else Level.WARNING, "open files", f"{limits}, for {devices} devices{advice}")
-    yield _ports_check(devices)
+    yield from _limit_checks(machine, needs)
     yield _loopback_check()
     yield _clock_of_this_machine()
 
 
-def _ports_check(devices: int) -> Check:
-    try:
-        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    except (OSError, ValueError):
-        return Check(Level.WARNING, "local ports", "the range is not known on this system")
-    count = high - low + 1
-    level = Level.OK if count >= devices else Level.WARNING
-    return Check(level, "local ports", f"{count} ({low} to {high}): at most so many connections to one address")
+def _limit_checks(machine: Machine, needs: Needs | None) -> Iterator[Check]:
+    found = {} if needs is None else {each.kind: each for each in lacks(needs, machine)}
+    has = {
+        Resource.OPEN_FILES: _counted(machine.open_files, "for each process"),
+        Resource.PORTS: _counted(machine.ports, "for each source address, towards one address"),
+        Resource.MEMORY: "not known" if machine.memory is None else f"{machine.memory // MIB} MiB available",
+        Resource.CPUS: str(machine.cpus),
+    }
+    for kind, detail in has.items():
+        lack = found.get(kind)
+        if lack is not None:
+            level = Level.FAILED if lack.certain else Level.WARNING
+            yield Check(level, kind, f"{detail}; {lack.message} ({lack.hint})")
+        elif kind is Resource.OPEN_FILES and needs is None and (machine.open_files or inf) < CONNECTIONS_WITHOUT_FLEET:
+            yield Check(Level.WARNING, kind, f"{detail}; more than so many connections take: ulimit -Hn 100000")
+        else:
+            yield Check(Level.OK, kind, detail)
+
+
+def _counted(count: int | None, words: str) -> str:
+    return "no limit known" if count is None else f"{count} {words}"
 
 
 def _loopback_check() -> Check:

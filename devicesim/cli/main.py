@@ -21,6 +21,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 _VERBS = {
     "run": "Run a fleet and hold what happened against what IoT Core should do.",
+    "plan": "What a fleet needs, of machines and of AWS, computed without connecting.",
     "diagnose": "Why a device is not connected, ranked, with the evidence and the fix.",
     "check": "Run the truth table of SNI_ONLY against the emulator, or against accounts that exist.",
     "probe": "Open one connection and tell it step by step, through CONNACK.",

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from devicesim.fleet.fields import MAX_RATE, parse_rate
 from devicesim.fleet.identities import MaterialFiles
 from devicesim.net.names import is_ip_literal
 
@@ -23,6 +24,21 @@ class Seconds(click.FloatRange):
         if not math.isfinite(seconds):
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
+
+
+class Rate(click.ParamType[float]):
+    """Starts a second, as a fleet file has them."""
+
+    name = "R/s"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            rate = parse_rate(str(value))
+        except ValueError as exc:
+            self.fail(f"{value!r}: {exc}", param, ctx)
+        if not 0 < rate <= MAX_RATE:
+            self.fail(f"{value!r} is not more than 0 and at most {MAX_RATE}/s", param, ctx)
+        return rate
 
 
 def material_options(function: Command) -> Command:

@@ -8,35 +8,21 @@ import click
 import trio
 
 from devicesim.cli.autorate import TRIAL_SECONDS, Goal
-from devicesim.cli.limits import raise_open_files
-from devicesim.cli.options import Seconds, material_files, material_options
-from devicesim.cli.running import RECORD_NAME, RunOptions, main
+from devicesim.cli.limits import read_machine, ready_for, source_addresses
+from devicesim.cli.options import Rate, Seconds, material_files, material_options
+from devicesim.cli.running import RECORD_NAME, RunOptions, check_workers, main
 from devicesim.cli.target import TargetOptions, target_options
 from devicesim.errors import InputError
 from devicesim.fleet.arrival import schedule_of
-from devicesim.fleet.fields import MAX_DEVICES, MAX_RATE, parse_rate, parse_seconds
+from devicesim.fleet.capacity import needs_of
+from devicesim.fleet.demand import demand_of
+from devicesim.fleet.fields import MAX_DEVICES, parse_seconds
 from devicesim.fleet.identities import load_material
-from devicesim.fleet.sources import merge_sources
 from devicesim.fleet.spec import Fleet, at_rate, load_fleet
 from devicesim.fleet.target import Kind
 from devicesim.record.thresholds import Threshold
 
 MAX_WORKERS = 1000
-FILES_BESIDE_DEVICES = 128
-"""Descriptors that are not devices': control plane, record, event loop, Python."""
-
-
-class _Rate(click.ParamType[float]):
-    name = "R/s"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            rate = parse_rate(str(value))
-        except ValueError as exc:
-            self.fail(f"{value!r}: {exc}", param, ctx)
-        if not 0 < rate <= MAX_RATE:
-            self.fail(f"{value!r} is not more than 0 and at most {MAX_RATE}/s", param, ctx)
-        return rate
 
 
 class _Duration(Seconds):
@@ -58,7 +44,7 @@ class _Duration(Seconds):
 @click.option(
     "--devices", type=click.IntRange(1, MAX_DEVICES), metavar="N", help="So many devices, in the file's proportions."
 )
-@click.option("--rate", type=_Rate(), help="Starts a second, such as 50/s, in place of the file's.")
+@click.option("--rate", type=Rate(), help="Starts a second, such as 50/s, in place of the file's.")
 @click.option(
     "--hold", type=_Duration(min=0, max=86_400), help="Stay connected so long, such as 10m, in place of the file's."
 )
@@ -108,16 +94,23 @@ def command(
 ) -> int:
     """Run FLEET and hold what happened against what IoT Core should do.
 
-    Exit code 0: everything agrees. 99: something does not. 98: the load asked for could not be generated. 3: the target
-    could not be reached or set up. 104: the fleet file is wrong. 105: interrupted.
+    Exit code 0: everything agrees. 99: something does not, or a threshold is not met. 98: the load asked for could not
+    be generated. 3: the target could not be reached or set up. 104: the fleet file is wrong. 105: interrupted.
     """
     fleet = load_fleet(fleet_path)
+    if rate is not None:
+        fleet = at_rate(fleet, rate)  # first: a schedule that is too short for the devices is not to be theirs
     if devices is not None:
         fleet = fleet.resized(devices)
-    if rate is not None:
-        fleet = at_rate(fleet, rate)
     where = TargetOptions.of(target, endpoint_url, connect_to, cacert)
     where.check(fleet)
+    check_workers(workers, scheduler, sources)
+    addresses = source_addresses(sources)
+    if scheduler is None:
+        needs = needs_of(demand_of(fleet, hold=hold), target, processes=workers)
+        for line in ready_for(needs, read_machine(), addresses):
+            if not quiet:
+                click.echo(f"devicesim: warning: {line}", err=True)
     now = datetime.now(UTC)
     files = material_files(ca_path, ca_key, seed)
     material = load_material(fleet, files, now=now, make=target == "emulator")
@@ -127,24 +120,14 @@ def command(
         quiet=quiet,
         as_json=as_json,
         hold=hold,
-        sources=_sources(sources),
+        sources=addresses,
         workers=workers,
         scheduler=scheduler,
         goal=goal,
         trial_seconds=trial_seconds,
         first_rate=schedule_of(fleet.file.arrival, fleet.size).peak_rate or 1.0,
     )
-    short = raise_open_files(fleet.size + FILES_BESIDE_DEVICES)
-    if short is not None and not quiet:
-        click.echo(f"devicesim: warning: {short}", err=True)
     return trio.run(main, fleet, material, options)
-
-
-def _sources(texts: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        return merge_sources(texts)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param_hint="--source-address") from exc
 
 
 def _make_directory(out: Path | None, fleet: Fleet, now: datetime) -> Path:

@@ -1,6 +1,5 @@
 """A run, or a search of runs, under the signals of a terminal: target and workers opened, progress shown, end told."""
 
-import os
 import secrets
 import signal
 import time
@@ -15,6 +14,7 @@ import trio
 from devicesim import __version__
 from devicesim.cli.autorate import Search
 from devicesim.cli.child import Child
+from devicesim.cli.limits import read_machine
 from devicesim.cli.output import (
     EXIT_INTERRUPTED,
     exit_code,
@@ -27,7 +27,15 @@ from devicesim.cli.output import (
 from devicesim.cli.target import TargetOptions
 from devicesim.errors import DevicesimError, leaves
 from devicesim.fleet.arrival import schedule_of
-from devicesim.fleet.cluster import distributed_is_there, local_cluster, remote_cluster
+from devicesim.fleet.cluster import (
+    check_address,
+    distributed_is_there,
+    is_elsewhere,
+    is_exposed,
+    local_cluster,
+    remote_cluster,
+    require_distributed,
+)
 from devicesim.fleet.identities import Material
 from devicesim.fleet.runner import Driver, Run, run_facts
 from devicesim.fleet.spec import Fleet
@@ -182,8 +190,15 @@ class _One:
 async def _open_workers(fleet: Fleet, options: RunOptions, stack: AsyncExitStack) -> NewDriver | None:
     """What drives the devices in several processes; ``None``: this one does."""
     if options.scheduler is not None:
+        if is_exposed(options.scheduler) and not options.quiet:
+            told = f"the CA's key and the fleet secret go to {options.scheduler} unencrypted; tls:// encrypts"
+            click.echo(f"devicesim: warning: {told}", err=True)
         cluster = await stack.enter_async_context(remote_cluster(options.scheduler))
         chosen = await muster(cluster, options.workers)
+        far = [each for each in chosen if is_elsewhere(each)]
+        if far and options.target.starts_emulator and not options.quiet:
+            told = f"the emulator is on 127.0.0.1, where worker {far[0]} does not find it unless it is on this machine"
+            click.echo(f"devicesim: warning: {told}", err=True)
     else:
         count = options.workers or wanted_workers(fleet, options)
         if count == 1:
@@ -193,12 +208,22 @@ async def _open_workers(fleet: Fleet, options: RunOptions, stack: AsyncExitStack
     return lambda note: Workers(cluster, chosen, note)
 
 
+def check_workers(workers: int | None, scheduler: str | None, sources: tuple[str, ...]) -> None:
+    """Raise for what cannot be had, before anything is made or started."""
+    if scheduler is not None:
+        check_address(scheduler)
+        if sources:
+            raise click.UsageError("--source-address names addresses of this machine; with --scheduler others dial")
+    if scheduler is not None or (workers or 1) > 1:
+        require_distributed()
+
+
 def wanted_workers(fleet: Fleet, options: RunOptions) -> int:
     """Processes for a run that does not say how many."""
     if not distributed_is_there():
         return 1
     return default_workers(
-        cores=os.cpu_count() or 1,
+        cores=read_machine().cpus,
         emulated=options.target.starts_emulator,
         devices=fleet.size,
         rate=schedule_of(fleet.file.arrival, fleet.size).peak_rate,

@@ -1,4 +1,4 @@
-"""``devicesim schema fleet|summary|check|diagnosis``: the JSON Schema of what devicesim reads and writes."""
+"""``devicesim schema fleet|rates|summary|plan|check|diagnosis``: the JSON Schema of what devicesim reads and writes."""
 
 import json
 from importlib import import_module
@@ -9,6 +9,7 @@ _MODELS = {
     "fleet": ("devicesim.fleet.sections", "FleetFile"),
     "rates": ("devicesim.report.ratesearch", "RateSearch"),
     "summary": ("devicesim.report.document", "Summary"),
+    "plan": ("devicesim.report.plan_document", "Plan"),
     "check": ("devicesim.report.conformance_document", "CheckDocument"),
     "diagnosis": ("devicesim.report.diagnosis_document", "Diagnoses"),
 }

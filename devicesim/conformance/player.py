@@ -10,11 +10,11 @@ from devicesim.cloud.turns import Turns
 from devicesim.conformance.cases import SNI, Act, Link, Place, RecordStatus, Role, Transport, server_name
 from devicesim.conformance.matrix import PLAIN
 from devicesim.conformance.stage import Actor, Cast, Stage
-from devicesim.fleet.device import Clock, Device, Wire, attempt, drive
+from devicesim.fleet.device import Clock, Device, Wire, attempt, dial, drive
 from devicesim.fleet.pacing import Backoff
 from devicesim.fleet.target import Target
 from devicesim.net.failures import ConnectionFailed
-from devicesim.net.mqtt import MQTTSettings, open_mqtt
+from devicesim.net.mqtt import MQTTSettings
 from devicesim.net.tls import Deadlines, TLSContext, TLSSettings, open_tls
 from devicesim.outcome import Attempt, DeviceOutcome, Failure, FailureKind, Trace
 from devicesim.rules import Expectation
@@ -220,17 +220,7 @@ class Player:
             failure: Failure | None = None
             changed: float | None = None
             try:
-                async with open_mqtt(
-                    wire.context,
-                    device.address,
-                    identity=device.identity,
-                    server_name=device.server_name,
-                    verify_name=device.verify_name,
-                    client_id=device.client_id,
-                    settings=wire.mqtt,
-                    deadlines=wire.deadlines,
-                    trace=trace,
-                ) as connection:
+                async with dial(device, wire, trace) as connection:
                     with trio.move_on_after(self.pace.backoff.first_delay[0]):
                         await connection.wait_closed()
                     changed = trio.current_time()

@@ -12,32 +12,44 @@ from math import ceil
 from typing import Literal
 
 from devicesim.fleet.demand import Demand
+from devicesim.fleet.workers import DEVICES_PER_WORKER
+
+MIB = 1024**2
 
 CONNACK_CPU = 0.0011
 """Seconds of CPU of a connection from TCP to CONNACK: TLS 1.3, P-256, verified both ways (scripts/bench_connect.py)."""
 CONNECTION_CPU = 0.003
-"""Seconds of CPU of a connection with all that goes with it: minting, the record, asking the accounts, judging."""
+"""Seconds of CPU of a connection with all that goes with it: minting, the record, asking the accounts, judging.
+Growth of a run from 100 to 2100 devices under JITP: 2.7 ms."""
 MESSAGE_CPU = 0.00036
-"""Seconds of CPU of a message published with QoS 1, with its PUBACK: 200 devices with 5 a second each; also taken for
-a keep-alive ping."""
+"""Seconds of CPU of a message published with QoS 1, with its PUBACK: 200 devices with 5 a second each. Taken for a
+keep-alive ping too, which costs less."""
 BUSY = 0.7
 """Share of a core that a process may use before its starts come late."""
-DEVICE_BYTES = 55 * 1024
-"""Memory of a device under way: identity, TLS, MQTT, its task. Growth of a run from 50 to 1050 devices held."""
-PROCESS_BYTES = 105 * 1024**2
-"""Memory of a process before its first device."""
+DEVICE_BYTES = 48 * 1024
+"""Memory of a device under way: identity, TLS, MQTT, its task. Growth of a run from 50 to 1050 devices held: 47.5 KiB.
+"""
+PROCESS_BYTES = 105 * MIB
+"""Memory of a process before its first device. A run of 2550 devices held took 226 MiB, of which this model foresees
+225."""
 ASKED_BYTES = 1024
-"""Memory of a certificate while the accounts are asked what they hold, in the run's first process."""
+"""Memory of a certificate while the accounts are asked what they hold, in the run's first process: 0.97 KB, of 200,000
+holdings with a thing each."""
 FILES_BESIDE_DEVICES = 128
 """Descriptors of a process that are not devices': control plane, record, event loop, Python."""
-EMULATOR_CONNECTION_CPU = 0.003
+EMULATOR_CONNECTION_CPU = 0.0025
+"""Seconds of the emulator's CPU of a connection under JITP, with the record that it makes: measured as ours, 2.4 ms."""
 EMULATOR_DEVICE_BYTES = 42 * 1024
-"""Memory of a device that is connected to the emulator, with its records: measured as :data:`DEVICE_BYTES`."""
-EMULATOR_PROCESS_BYTES = 105 * 1024**2
+"""The emulator's memory of a device that is connected, with what it has on record: measured as :data:`DEVICE_BYTES`."""
+EMULATOR_RECORD_BYTES = 7 * 1024
+"""The emulator's memory of a device that is gone, certificate and thing: growth of a run to 2100 devices, not held."""
+EMULATOR_PROCESS_BYTES = 105 * MIB
 TIME_WAIT_SECONDS = 60.0
 """For how long Linux keeps the port of a connection that was closed from here (TCP_TIMEWAIT_LEN)."""
 REUSED_AFTER_SECONDS = 1.0
-"""After which such a port is used again where net.ipv4.tcp_tw_reuse allows it: 2, the default, on loopback; 1, all."""
+"""After which such a port is used again where net.ipv4.tcp_tw_reuse allows it: 2, the default, on loopback; 1, all.
+Measured in a network namespace with 100 ports: so many connections for each (source, destination), none at once after
+a close from here, all of them 1.2 s later; and at once where the other side closed first."""
 USUAL_PORTS = 28_232
 """Linux's net.ipv4.ip_local_port_range, 32768 to 60999, where it was not changed."""
 
@@ -76,14 +88,16 @@ class Needs:
     """Of each process, if the target answers as it should. The emulator is one process, and has the same limit."""
     descriptors_if_slow: int
     """Of each process, if every try takes as long as its deadlines allow."""
+    dialling: int
+    """Devices that dial the address that has most connections."""
     staying: int
-    """Connections at once towards the address that has most of them."""
-    closing_per_second: float
-    """Connections a second that are closed from here, towards the same."""
+    """Connections at once towards it."""
+    closing: float
+    """Share of all devices whose connections to it are closed from here: those that are accepted."""
     device_memory: int
     """Bytes of all devices under way at once."""
     process_memory: int
-    """Bytes of the processes before their first device."""
+    """Bytes of the processes before their first device; several have one more that leads them."""
     asking_memory: int
     """Bytes at the end, when the devices' memory is free again."""
     emulator_memory: int
@@ -95,8 +109,11 @@ class Needs:
 
     def ports(self, time_wait: float) -> int:
         """Ports at once towards the busiest address, where the port of a closed connection is kept so long."""
-        closed = min(self.demand.devices, ceil(self.closing_per_second * time_wait))
-        return min(self.staying + closed, self.demand.connections)
+        demand = self.demand
+        # what the schedule starts in that time, or, of a closed model, what the target is taken to let it start
+        within = min(demand.schedule.most_within(time_wait, demand.devices), demand.starts_per_second * time_wait + 1)
+        # a device has one connection at a time, and what the target has closed keeps no port
+        return min(self.staying + ceil(within * self.closing), self.dialling)
 
     def sources(self, ports: int, time_wait: float) -> int:
         """Local addresses that have so many ports together; ``ports`` is what one has."""
@@ -107,35 +124,42 @@ def needs_of(demand: Demand, where: Where, *, processes: int | None = None) -> N
     """What a run of ``demand`` needs; ``processes`` is how many share its devices, left out: as many as it takes."""
     pings = demand.staying / demand.keep_alive
     cores = demand.connects_per_second * CONNECTION_CPU + (demand.messages + pings) * MESSAGE_CPU
-    shared = max(1, ceil(cores / BUSY)) if processes is None else processes
+    if processes is None:
+        processes = max(1, ceil(cores / BUSY), ceil(demand.under_way / DEVICES_PER_WORKER))
     emulated = where == "emulator"
-    parts = 1 if emulated else shared
+    parts = 1 if emulated else processes
     if emulated:  # all accounts behind one address
-        busiest, starts = demand.connected, demand.devices
+        busiest = demand.groups
     else:
         # an account's endpoint has several addresses; taken as one, for nothing says how a resolver deals them out
-        dialled = {each.dials for each in demand.groups}
-        by_account = [[each for each in demand.groups if each.dials == name] for name in dialled]
-        busiest = max(sum(each.connected for each in own) for own in by_account)
-        starts = max(sum(each.devices for each in own) for own in by_account)
+        busiest = max(
+            (tuple(each for each in demand.groups if each.dials == name) for name in {g.dials for g in demand.groups}),
+            key=lambda own: (sum(each.connected for each in own), sum(each.devices for each in own)),
+        )
     return Needs(
         where=where,
         demand=demand,
-        processes=shared,
+        processes=processes,
         cores=cores,
         emulator_cores=demand.connects_per_second * EMULATOR_CONNECTION_CPU if emulated else 0.0,
         descriptors=ceil(demand.connected / parts) + FILES_BESIDE_DEVICES,
         descriptors_if_slow=ceil(demand.connected_if_slow / parts) + FILES_BESIDE_DEVICES,
-        staying=busiest,
-        closing_per_second=demand.starts_per_second * starts / demand.devices,
+        dialling=sum(each.devices for each in busiest),
+        staying=sum(each.connected for each in busiest),
+        closing=sum(each.devices for each in busiest if each.accepted) / demand.devices,
         device_memory=demand.under_way * DEVICE_BYTES,
-        process_memory=shared * PROCESS_BYTES,
+        process_memory=(processes + (processes > 1)) * PROCESS_BYTES,
         asking_memory=demand.devices * ASKED_BYTES,
-        emulator_memory=EMULATOR_PROCESS_BYTES + demand.connected * EMULATOR_DEVICE_BYTES if emulated else 0,
+        emulator_memory=_emulator_memory(demand) if emulated else 0,
     )
 
 
-class Kind(StrEnum):
+def _emulator_memory(demand: Demand) -> int:
+    recorded = sum(each.registrations for each in demand.accounts) - demand.connected
+    return EMULATOR_PROCESS_BYTES + demand.connected * EMULATOR_DEVICE_BYTES + max(0, recorded) * EMULATOR_RECORD_BYTES
+
+
+class Resource(StrEnum):
     """What a machine can lack."""
 
     OPEN_FILES = "open files"
@@ -148,7 +172,7 @@ class Kind(StrEnum):
 class Lack:
     """What a machine has too little of."""
 
-    kind: Kind
+    kind: Resource
     certain: bool
     """The run cannot work. Otherwise it may, or may fall behind its schedule."""
     message: str
@@ -176,7 +200,7 @@ def _open_files(needs: Needs, machine: Machine) -> Iterator[Lack]:
         if needed > limit:
             more = f"; or take {ceil(connected / (limit - FILES_BESIDE_DEVICES))} processes" if shared else ""
             yield Lack(
-                kind=Kind.OPEN_FILES,
+                kind=Resource.OPEN_FILES,
                 certain=certain,
                 message=f"{needed} open files {when}, the limit of a process is {limit}",
                 hint=f"raise it: ulimit -Hn {needed}{more}",
@@ -194,26 +218,27 @@ def _ports(needs: Needs, machine: Machine, sources: int) -> Iterator[Lack]:
     have = "1 source address has" if sources == 1 else f"{sources} source addresses have"
     kept = needed - needs.staying
     why = f", {kept} of them kept {time_wait:g} s after a close" if kept else ""
-    whose = "such as 127.0.0.2-127.0.0.9" if needs.where == "emulator" else "those of this machine"
+    example = "127.0.0.2-127.0.0.9" if needs.where == "emulator" else "ADDRESS,ADDRESS (this machine's)"
     yield Lack(
-        kind=Kind.PORTS,
+        kind=Resource.PORTS,
         certain=needs.staying > there,
         message=f"{needed} local ports are needed towards one address{why}; {have} {there}",
-        hint=f"dial from {needs.sources(machine.ports, time_wait)} addresses: --source-address, {whose}",
+        hint=f"dial from {needs.sources(machine.ports, time_wait)} addresses: --source-address {example}",
     )
 
 
 def _memory(needs: Needs, machine: Machine) -> Iterator[Lack]:
     if machine.memory is None or needs.memory <= machine.memory:
         return
-    parts = [f"{needs.demand.under_way} devices under way", f"{needs.processes} processes"]
+    processes = "1 process" if needs.processes == 1 else f"{needs.processes} processes"
+    parts = [f"{needs.demand.under_way} devices under way", processes]
     if needs.emulator_memory:
         parts.append("the emulator")
     yield Lack(
-        kind=Kind.MEMORY,
+        kind=Resource.MEMORY,
         certain=True,
-        message=f"{size(needs.memory)} of memory are foreseen for {', '.join(parts)}; "
-        f"{size(machine.memory)} are available",
+        message=f"{needs.memory // MIB} MiB of memory are foreseen for {', '.join(parts)}; "
+        f"{machine.memory // MIB} MiB are available",
         hint="fewer --devices, a shorter session.hold, a limit on arrival.max_under_way, or more machines",
     )
 
@@ -224,18 +249,9 @@ def _cpus(needs: Needs, machine: Machine) -> Iterator[Lack]:
         return
     with_it = " with the emulator" if needs.emulator_cores else ""
     yield Lack(
-        kind=Kind.CPUS,
+        kind=Resource.CPUS,
         certain=False,
-        message=f"{cores:.1f} cores are foreseen{with_it} at {needs.demand.connects_per_second:.4g} connections/s; "
+        message=f"{cores:.1f} cores are foreseen{with_it} at {needs.demand.connects_per_second:.0f} connections/s; "
         f"this machine has {machine.cpus}, so starts may be late",
         hint="a lower --rate, or more machines",
     )
-
-
-def size(count: float) -> str:
-    """Bytes for people: ``55 KiB``, ``2.6 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.4g} TiB"

@@ -8,14 +8,16 @@ who is alive. Nothing is left to it that it would decide otherwise than a run ne
   that no other can run it; local processes are not replaced, and the scheduler is told to allow no failure.
 * **What devices tell is fetched**, by functions run outside the task system. ``log_event`` keeps every message in the
   scheduler and knows no back pressure; ``Pub`` and ``Sub`` are gone (dask/distributed#8685); actors are lost silently.
-* Dask's loop is asyncio's, in a thread of its own; trio waits for it. The thread blocks SIGINT before it starts a
-  process, and processes inherit that: a Ctrl-C in the terminal reaches us alone.
+* Dask's loop is asyncio's, in a thread of its own; trio waits for it. The thread blocks SIGINT and SIGTERM before it
+  starts a process, and processes inherit that: a Ctrl-C in the terminal, and a supervisor's stop, reach us alone.
 * On this machine all talk is mutual TLS with certificates made for the run: a scheduler runs whatever it is sent, and
   anyone on this machine could send it.
 """
 
 import asyncio
+import ipaddress
 import logging
+import re
 import signal
 import tempfile
 import threading
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ADDRESS = re.compile(r"(?P<scheme>tcp|tls)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@]+):(?P<port>[0-9]{1,5})")
+_OURS = {signal.SIGINT, signal.SIGTERM}
+"""What ends a run. Workers are ended by us, and end when we are gone."""
 CONNECT_SECONDS = 10.0
 """To reach a scheduler."""
 START_SECONDS = 60.0
@@ -77,6 +82,34 @@ def require_distributed() -> None:
         )
 
 
+def check_address(address: str) -> None:
+    """Raise :class:`~devicesim.errors.InputError` for what is no address of a Dask scheduler."""
+    if _ADDRESS.fullmatch(address) is None:
+        raise InputError(
+            f"scheduler {address!r} is no address; tcp://HOST:PORT or tls://HOST:PORT is expected",
+            hint="dask scheduler prints its own: Scheduler at: tcp://...",
+        )
+
+
+def is_exposed(address: str) -> bool:
+    """Whether what is sent to this scheduler, keys among it, can be read on the way."""
+    found = _ADDRESS.fullmatch(address)
+    return found is not None and found["scheme"] == "tcp" and not _is_loopback(found["host"])
+
+
+def is_elsewhere(worker: str) -> bool:
+    """Whether a worker may run on another machine than this, by its address."""
+    found = _ADDRESS.fullmatch(worker)
+    return found is not None and not _is_loopback(found["host"])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 @asynccontextmanager
 async def local_cluster(count: int) -> AsyncIterator[Cluster]:
     """So many processes on this machine, gone when left. Raises :class:`ClusterError`."""
@@ -90,6 +123,7 @@ async def local_cluster(count: int) -> AsyncIterator[Cluster]:
 @asynccontextmanager
 async def remote_cluster(address: str) -> AsyncIterator[Cluster]:
     """The workers of a scheduler that runs already, left as they were. Raises :class:`ClusterError`."""
+    check_address(address)
     require_distributed()
     async with AsyncExitStack() as stack:
         loop = stack.enter_context(_loop_in_a_thread())
@@ -113,7 +147,16 @@ async def _open_local(count: int, directory: str) -> _Opened:
 
     settings = {
         "temporary-directory": directory,
-        "distributed.worker.profile.enabled": False,  # samples every thread 100 times a second
+        # what Dask measures of itself is not looked at, and wakes each process 50 to 100 times a second
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "5s",
+        # its HTTP servers cannot be switched off: they have nothing to say
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+        # nothing is to be moved or freed
+        "distributed.scheduler.work-stealing": False,
+        "distributed.scheduler.active-memory-manager.start": False,
     }
     async with AsyncExitStack() as stack:
         stack.enter_context(dask.config.set(settings))
@@ -125,10 +168,9 @@ async def _open_local(count: int, directory: str) -> _Opened:
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address=None,
                 silence_logs=logging.CRITICAL,
                 memory_limit=0,  # a share is not stopped because it has many devices
-                scheduler_kwargs={"allowed_failures": 0},
+                scheduler_kwargs={"allowed_failures": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 security=security,
                 asynchronous=True,
             )
@@ -251,9 +293,9 @@ def _loop_in_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    # the tracker, which starts with the first process, lets SIGINT through again in the thread that starts it
+    # the tracker, which starts with the first process, lets them through again in the thread that starts it
     resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()

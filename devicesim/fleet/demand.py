@@ -7,7 +7,7 @@ schedule, in closed form: a fleet of millions is looked at as fast as one of ten
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from devicesim.fleet.arrival import schedule_of
 from devicesim.fleet.pacing import Bursts, Closed, Schedule
@@ -48,6 +48,10 @@ class GroupDemand:
     """The same when every try takes as long as its deadlines allow."""
     under_way: int
     """Devices between start and end at once, at most."""
+
+    @property
+    def accepted(self) -> bool:
+        return self.outcome is DeviceOutcome.PROVISIONED
 
     @property
     def messages(self) -> float:
@@ -141,7 +145,7 @@ def demand_of(fleet: Fleet, *, hold: float | None = None) -> Demand:
         mean = sum(each.devices * _life(each, stay, waits) for each in groups) / devices
         starts, seconds = concurrency / mean, devices * mean / concurrency
     tries = sum(each.devices * each.tries for each in groups) / devices
-    apart = _apart(schedule, waits)
+    apart = _apart(schedule, waits[: max(each.tries for each in groups) - 1])
     return Demand(
         devices=devices,
         schedule=schedule,
@@ -233,5 +237,5 @@ def _life(group: GroupDemand, hold: float, waits: list[float]) -> float:
 
 
 def _apart(schedule: Schedule, waits: list[float]) -> bool:
-    """Whether a burst is over before its devices try again, so that tries do not add up."""
-    return isinstance(schedule, Bursts) and bool(waits) and waits[0] > 1 and not 0 < schedule.every <= sum(waits)
+    """Whether a burst is over before its devices try again, and they before the next, so that tries do not add up."""
+    return isinstance(schedule, Bursts) and min(waits, default=inf) > 1 and not 0 < schedule.every <= sum(waits)

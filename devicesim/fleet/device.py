@@ -2,15 +2,17 @@
 decided elsewhere."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import trio
 
+from devicesim.errors import KeyMaterialError
 from devicesim.fleet.telemetry import Telemetry
 from devicesim.net.failures import ConnectionFailed
 from devicesim.net.mqtt import MQTTClient, MQTTSettings, open_mqtt
 from devicesim.net.tls import Deadlines, TLSContext
-from devicesim.outcome import Attempt, Failure, Trace
+from devicesim.outcome import Attempt, Failure, FailureKind, Stage, Trace
 from devicesim.pki.identity import Identity
 
 RECORD_SECONDS = 10.0
@@ -137,25 +139,33 @@ def _recorded(device: Device, this: _Try, failure: Failure | None, end: float, c
     )
 
 
+def dial(device: Device, wire: Wire, trace: Trace) -> AbstractAsyncContextManager[MQTTClient]:
+    """A connection of the device's, as :func:`~devicesim.net.mqtt.open_mqtt` gives one."""
+    return open_mqtt(
+        wire.context,
+        device.address,
+        identity=device.identity,
+        server_name=device.server_name,
+        verify_name=device.verify_name,
+        client_id=device.client_id,
+        settings=wire.mqtt,
+        deadlines=wire.deadlines,
+        trace=trace,
+        source=device.source,
+    )
+
+
 async def _connect(device: Device, wire: Wire, this: _Try, stay: "_Stay") -> Failure | None:
     """One try: what was seen."""
     try:
-        async with open_mqtt(
-            wire.context,
-            device.address,
-            identity=device.identity,
-            server_name=device.server_name,
-            verify_name=device.verify_name,
-            client_id=device.client_id,
-            settings=wire.mqtt,
-            deadlines=wire.deadlines,
-            trace=this.trace,
-            source=device.source,
-        ) as client:
+        async with dial(device, wire, this.trace) as client:
             if wire.hold > 0:
                 await stay.live(client, this)
     except ConnectionFailed as exc:
         return exc.failure
+    except KeyMaterialError as exc:
+        # OpenSSL says only now that it does not use such a certificate or key: too weak, say, as imported ones may be
+        return Failure(kind=FailureKind.TLS_PROTOCOL_ERROR, stage=Stage.TLS, detail=str(exc))
     return None
 
 

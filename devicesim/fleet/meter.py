@@ -65,7 +65,8 @@ class Meter:
 
     async def run(self) -> None:
         """Sample until cancelled; the last, shorter sample is taken then."""
-        self._begin(trio.current_time())
+        # starts count from the first on, also one that was made before this task had its turn
+        self._since, self._cpu = trio.current_time(), self.machine.cpu()
         try:
             while True:
                 wanted = trio.current_time() + WAKE_SECONDS
@@ -79,18 +80,16 @@ class Meter:
             if now > self._since:
                 self._take(now)
 
-    def _begin(self, now: float) -> None:
-        self._since, self._cpu, self._starts, self._lag = now, self.machine.cpu(), self.starts, Histogram()
-
     def _take(self, now: float) -> None:
+        cpu = self.machine.cpu()
         sample = GeneratorSample(
             process=self.process,
             at=self.wall(now),
             wall=now - self._since,
-            cpu=self.machine.cpu() - self._cpu,
+            cpu=cpu - self._cpu,
             starts=self.starts - self._starts,
             lag=self._lag,
             rss=self.machine.rss(),
         )
-        self._begin(now)
+        self._since, self._cpu, self._starts, self._lag = now, cpu, self.starts, Histogram()
         self.record(sample)

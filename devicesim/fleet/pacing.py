@@ -241,9 +241,9 @@ class Stages:
         level = []
         for low, high in pairwise(begins):
             one, two = low + (high - low) / 4, high - (high - low) / 4
-            grows, still_grows = (self._rate(t + seconds) - self._rate(t) for t in (one, two))
-            if grows > 0 > still_grows:
-                level.append(one + (two - one) * grows / (grows - still_grows))
+            grows, later = (self._rate(t + seconds) - self._rate(t) for t in (one, two))
+            if grows > later and low < (top := one + (two - one) * grows / (grows - later)) < high:
+                level.append(top)
         most = max(self._due_by(t + seconds) - self._due_by(t) for t in (*begins, *level))
         return min(count, int(most) + 1)
 

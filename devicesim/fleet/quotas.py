@@ -43,9 +43,9 @@ UPDATE_CERTIFICATE = Quota(name="UpdateCertificate", limit=10, mark="D/I", sourc
 ACTIVATOR_POLICY = Quota(name="AttachPolicy", limit=15, mark="D", source=f"{_TABLE}; §2: the activator's calls")
 ACTIVATOR_UPDATE = Quota(name="UpdateCertificate", limit=10, mark="D", source=f"{_TABLE}; §2: the activator's calls")
 PUBLISHES = Quota(name="inbound publishes", limit=20_000, mark="D", source=_TABLE)
-CONNECTION_PUBLISHES = Quota(name="publishes of a connection", limit=100, mark="D", source=_TABLE, per_connection=True)
+CONNECTION_PUBLISHES = Quota(name="publishes, one device", limit=100, mark="D", source=_TABLE, per_connection=True)
 CONNECTION_BYTES = Quota(
-    name="throughput of a connection", limit=512 * 1024, mark="D", source=_TABLE, per_connection=True, unit="B"
+    name="throughput, one device", limit=512 * 1024, mark="D", source=_TABLE, per_connection=True, unit="B"
 )
 LIST_CERTIFICATES = Quota(
     name="ListCertificatesByCA", limit=10, mark="D", source=f"{_TABLE}: most List*", afterwards=True

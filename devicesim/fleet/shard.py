@@ -202,9 +202,7 @@ class ShardRun:
             self._sink.dropped(Drop(device=slot.device, group=slot.group, due=self._clock.wall(due)))
             return
         try:
-            if ready.identity is None:
-                raise KeyMaterialError(ready.why)
-            device, started = self._device(slot, ready.identity)
+            device, started = self._device(ready)
         except KeyMaterialError as exc:
             self._sink.failed(slot.device, slot.group, str(exc))
             self._give_back()
@@ -233,8 +231,11 @@ class ShardRun:
     def _live(self, attempt: Attempt) -> None:
         self._sink.attempt(attempt, live=True)
 
-    def _device(self, slot: Slot, identity: Identity) -> tuple[Device, Started]:
-        plan = self._plan
+    def _device(self, ready: _Ready) -> tuple[Device, Started]:
+        """Raises :class:`~devicesim.errors.KeyMaterialError` for one that cannot be."""
+        plan, slot, identity = self._plan, ready.slot, ready.identity
+        if identity is None:
+            raise KeyMaterialError(ready.why)
         group = plan.fleet.file.groups[slot.group]
         door = plan.doors[group.account]
         name = client_id(plan.fleet, slot.group, slot.member, identity)
@@ -282,11 +283,14 @@ def schedule(plan: ShardPlan) -> Iterator[tuple[float, Slot]]:
     """The devices of a share in their order, each with the seconds from the run's beginning until it is due."""
     due = schedule_of(plan.fleet.file.arrival, plan.total)
     counts = {name: group.count for name, group in plan.fleet.file.groups.items()}
+    own: Iterator[tuple[int, Slot]] = iter(())
     if plan.only is None:
-        own: Iterator[tuple[int, Slot]] = zip(plan.shard.positions(), slots(counts, plan.shard), strict=True)
-    else:
+        own = zip(plan.shard.positions(), slots(counts, plan.shard), strict=True)
+    elif plan.only:
         only, positions = plan.only, plan.shard.positions()
-        chosen = enumerate(slot for slot in slots(counts) if slot.device in only)
+        # no further than they reach: to count all of a large fleet takes seconds, for which the event loop would stand
+        span = Shard(first=min(only), step=1, count=max(only) - min(only) + 1)
+        chosen = enumerate(slot for slot in slots(counts, span) if slot.device in only)
         own = ((position, slot) for position, slot in chosen if position in positions)
     return ((due.start(position), slot) for position, slot in own)
 

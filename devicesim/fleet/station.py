@@ -15,7 +15,6 @@ from typing import Final
 
 import trio
 
-from devicesim import __version__
 from devicesim.errors import DevicesimError, leaves
 from devicesim.fleet.device import Clock
 from devicesim.fleet.exchange import Answer, Order, Outbox, State
@@ -131,11 +130,6 @@ class Station:
 
 _STATIONS: Final[dict[str, Station]] = {}
 """By key. It is the memory of this process: one that is started anew, be it at the same address, has no share."""
-
-
-def version() -> str:
-    """devicesim's, in this process."""
-    return __version__
 
 
 def give(key: str, plan: bytes, ahead: float) -> None:

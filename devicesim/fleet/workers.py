@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from importlib import metadata
 from itertools import islice
 from math import ceil, inf
 
 import trio
 
-from devicesim import __version__
 from devicesim.errors import ClusterError, InputError
 from devicesim.fleet import station
 from devicesim.fleet.cluster import Cluster, WorkerError
@@ -42,10 +42,12 @@ STOP_SECONDS = 5.0
 """For which what workers still tell is waited for when the run is ended early."""
 PINGS = 5
 """By which a worker's clock is compared with ours; the fastest counts."""
-STARTS_PER_WORKER = 250.0
-"""Starts a second that one process is trusted with by default: about half of what it can do."""
+STARTS_PER_WORKER = 100.0
+"""Starts a second that one process is trusted with by default: half of what a slow core does, at 2 tries a device."""
 DEVICES_PER_WORKER = 20_000
 """Devices that one process is trusted with by default."""
+
+PACKAGE = "devicesim"
 
 Note = Callable[[str], None]
 
@@ -71,19 +73,18 @@ async def muster(cluster: Cluster, count: int | None) -> tuple[str, ...]:
     if not there or (count is not None and len(there) < count):
         wanted = "at least 1 is needed" if count is None else f"--workers {count} needs as many"
         raise ClusterError(f"the cluster has {len(there)} workers; {wanted}", hint="start more, or ask for fewer")
-    chosen = tuple(there[:count])
+    chosen, own = tuple(there[:count]), metadata.version(PACKAGE)
+    hint = f"pip install 'devicesim[distributed]=={own}' there"
     for worker in chosen:
         try:
             with trio.fail_after(SILENCE_SECONDS):
-                version = await cluster.call(worker, station.version)
+                version = await cluster.call(worker, metadata.version, PACKAGE)
+                if version == own:
+                    await cluster.call(worker, station.forget, "")  # loads what it takes, not when devices are due
         except (WorkerError, trio.TooSlowError) as exc:
-            hint = f"pip install 'devicesim[distributed]=={__version__}' there"
             raise InputError(f"worker {worker} cannot run devicesim: {str(exc) or 'no answer'}", hint=hint) from exc
-        if version != __version__:
-            raise InputError(
-                f"worker {worker} has devicesim {version}, this is {__version__}",
-                hint="the same version is needed on all sides",
-            )
+        if version != own:
+            raise InputError(f"worker {worker} has devicesim {version}, this is {own}", hint=hint)
     return chosen
 
 

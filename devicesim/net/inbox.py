@@ -41,6 +41,10 @@ class Inbox:
         """The next message, or :class:`trio.EndOfChannel` when no more can come."""
         return await self._open()[1].receive()
 
+    def holds_some(self) -> bool:
+        """Whether :meth:`receive` returns at once."""
+        return self._channel is not None and self._channel[0].statistics().current_buffer_used > 0
+
     def close(self) -> None:
         """No more can come. What is in the channel can still be received."""
         self._closed = True

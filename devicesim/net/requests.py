@@ -37,6 +37,10 @@ class Requests:
         await request.done.wait()
         return request.answer
 
+    def is_done(self, packet_id: int) -> bool:
+        assert self._waiting is not None
+        return self._waiting[packet_id].done.is_set()
+
     def forget(self, packet_id: int) -> None:
         """Nobody waits for it any more."""
         assert self._waiting is not None

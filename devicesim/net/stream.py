@@ -135,8 +135,13 @@ class TLSConnection:
         For a connection that is going to last: the handshake is over, and nothing lies in the buffers between OpenSSL
         and the socket.
         """
-        if not self._dry or self._unsent or self._held or self._broken or self._closed:
+        if not self._dry or self._broken or self._closed:
             return False
+        try:
+            # OpenSSL may have something to say by itself, a key update's answer say
+            self._push()
+        except (trio.WouldBlock, OSError):
+            return False  # the next write meets it again
         openssl.shrink_buffers(self._ssl)
         if self._let_go is not None:
             self._let_go(self._ssl)

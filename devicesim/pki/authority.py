@@ -7,7 +7,7 @@ RSA). So any worker mints device n alone, nothing is stored, and the same robots
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -26,6 +26,7 @@ from devicesim.pki.identity import (
     load_private_key,
     require_match,
 )
+from devicesim.pki.leaf import Leaf
 from devicesim.pki.profile import KeyType, Profile, generate_key
 
 CLOCK_SLACK = timedelta(minutes=5)
@@ -61,6 +62,10 @@ class Authority:
     key: PrivateKey | None
     parents: tuple[x509.Certificate, ...] = ()
     """The CA's own issuers, when it is an intermediate; sent after it."""
+    _leaves: dict[tuple[KeyType, datetime, datetime], Leaf] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """By what is the same in all of them: one device certificate, of which the others are made."""
 
     @classmethod
     def create(
@@ -184,6 +189,10 @@ class Authority:
         return Identity(key=key, certificate=_sign(builder, self._signing_key()), chain=self.chain)
 
     @cached_property
+    def _validity(self) -> tuple[datetime, datetime]:
+        return self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
+
+    @cached_property
     def _fingerprint(self) -> bytes:
         return self.certificate.fingerprint(hashes.SHA256())
 
@@ -208,11 +217,23 @@ class Authority:
         return self.key
 
     def _issue_device(self, index: int, profile: Profile, key: PrivateKey, serial: int) -> Identity:
-        not_before = profile.not_before or self.certificate.not_valid_before_utc
-        not_after = profile.not_after or self.certificate.not_valid_after_utc
+        not_before = profile.not_before or self._validity[0]
+        not_after = profile.not_after or self._validity[1]
         if not_after <= not_before:
             raise KeyMaterialError(f"a certificate valid from {not_before} to {not_after} would never be valid")
         subject = profile.subject.name(index, profile.names)
+        alike = profile.key_type, not_before, not_after
+        leaf = self._leaves.get(alike)
+        if leaf is None:
+            certificate = self._build_device(subject, key, serial, not_before, not_after)
+            self._leaves[alike] = Leaf(certificate)
+        else:
+            certificate = leaf.issue(serial, subject, key, self._signing_key())
+        return Identity(key=key, certificate=certificate, chain=self.chain)
+
+    def _build_device(
+        self, subject: x509.Name, key: PrivateKey, serial: int, not_before: datetime, not_after: datetime
+    ) -> x509.Certificate:
         builder = (
             _builder(subject, self.certificate.subject, key, serial, not_before, not_after)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -221,7 +242,7 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(self._authority_key_identifier, critical=False)
         )
-        return Identity(key=key, certificate=_sign(builder, self._signing_key()), chain=self.chain)
+        return _sign(builder, self._signing_key())
 
 
 def new_shared_authority(common_name: str, key_type: KeyType, *, now: datetime, validity: timedelta) -> Authority:

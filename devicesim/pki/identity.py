@@ -17,6 +17,8 @@ from devicesim.errors import KeyMaterialError
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 """The kinds of key that AWS IoT Core takes (aws-iot-behaviour.md §1.2)."""
 
+_DER = serialization.Encoding.DER
+_NOT_ENCRYPTED = serialization.NoEncryption()
 _KEY_BLOCK = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
 
 
@@ -62,10 +64,12 @@ class Identity:
         """
         pair = self._pair
         if pair is None:
-            der = self.certificate.public_bytes(serialization.Encoding.DER)
+            certificate = self.certificate.public_bytes(_DER)
+            # what PKey.from_cryptography_key does, without its asking after ten kinds of key
+            key = self.key.private_bytes(_DER, serialization.PrivateFormat.PKCS8, _NOT_ENCRYPTED)
             pair = OpenSSLPair(
-                certificate=crypto.load_certificate(crypto.FILETYPE_ASN1, der),
-                key=crypto.PKey.from_cryptography_key(self.key),
+                certificate=crypto.load_certificate(crypto.FILETYPE_ASN1, certificate),
+                key=crypto.load_privatekey(crypto.FILETYPE_ASN1, key),
             )
             object.__setattr__(self, "_pair", pair)
         return pair

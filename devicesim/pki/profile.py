@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from string import Formatter
 
 from cryptography import x509
@@ -32,7 +33,10 @@ class KeyType(StrEnum):
     @property
     def curve(self) -> ec.EllipticCurve | None:
         """The curve of an EC key; ``None`` for RSA."""
-        return {KeyType.EC_P256: ec.SECP256R1(), KeyType.EC_P384: ec.SECP384R1()}.get(self)
+        return _CURVES.get(self)
+
+
+_CURVES = {KeyType.EC_P256: ec.SECP256R1(), KeyType.EC_P384: ec.SECP384R1()}
 
 
 def generate_key(key_type: KeyType) -> PrivateKey:
@@ -107,7 +111,7 @@ def render(template: str, index: int, names: Mapping[str, str], where: str) -> s
     values: dict[str, object] = {"index": index, **names}
     parts = []
     try:
-        for literal, placeholder, specification, conversion in Formatter().parse(template):
+        for literal, placeholder, specification, conversion in _parsed(template):
             parts.append(literal)
             if placeholder is None:
                 continue
@@ -120,3 +124,8 @@ def render(template: str, index: int, names: Mapping[str, str], where: str) -> s
     except (ValueError, OverflowError, MemoryError) as exc:  # the last: a width of a million million
         raise KeyMaterialError(f"{where} {template!r} is not a template: {str(exc) or 'too wide'}") from exc
     return "".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _parsed(template: str) -> tuple[tuple[str, str | None, str | None, str | None], ...]:
+    return tuple(Formatter().parse(template))

@@ -8,14 +8,13 @@ const readline = require("node:readline");
 
 const task = JSON.parse(process.argv[2]);
 const say = (line) => console.log(JSON.stringify(line));
-let mqtt;
-try {
-  mqtt = require(process.env.MQTT_JS);
-} catch (error) {
-  if (error.code !== "MODULE_NOT_FOUND") throw error;
-  say({ missing: "no module mqtt" });
+const missing = (what) => {
+  say({ missing: what });
   process.exit(0);
-}
+};
+const place = process.env.MQTT_JS || missing("no directory of node modules is given");
+if (!fs.existsSync(place)) missing(`no module mqtt at ${place}`);
+const mqtt = require(place);
 
 const answers = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const turn = async (line) => {
@@ -49,7 +48,7 @@ function connect(number, bundle, ca) {
 }
 
 async function main() {
-  const package_ = JSON.parse(fs.readFileSync(path.join(process.env.MQTT_JS, "package.json")));
+  const package_ = JSON.parse(fs.readFileSync(path.join(place, "package.json")));
   say({ version: `mqtt ${package_.version}, node ${process.versions.node}` });
   const ca = fs.readFileSync(task.roots);
   for (const batch of task.batches) {

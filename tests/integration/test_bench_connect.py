@@ -33,7 +33,7 @@ NUMBERS = {
 
 
 def bench(out: Path, *arguments: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
-    command = [sys.executable, SCRIPT, *arguments, "--json", out]
+    command = [sys.executable, SCRIPT, *arguments, "--json", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     return json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}, done
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_each_size_has_its_row_and_the_smallest_is_what_others_are_measured_against(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    command = [sys.executable, "scripts/bench_run.py", "--devices", "16,8", "--rate", "50/s", "--json", out]
+    command = [sys.executable, "scripts/bench_run.py", "--devices", "16,8", "--rate", "50/s", "--json", str(out)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
     assert run.returncode == 0, run.stderr

@@ -77,6 +77,8 @@ def mqtt(
     trace: Trace | None = None,
     client_id: str = "robot-1",
     index: int = 0,
+    source: str | None = None,
+    attended: bool = False,
 ) -> AbstractAsyncContextManager[MQTTClient]:
     return open_mqtt(
         context or tls_context(),
@@ -88,6 +90,8 @@ def mqtt(
         settings=settings,
         deadlines=deadlines,
         trace=trace or new_trace(),
+        source=source,
+        attended=attended,
     )
 
 
@@ -1227,3 +1231,191 @@ async def test_a_full_inbox_does_not_stop_our_pings_nor_blame_the_server(
 
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+# --- attended
+
+
+async def test_an_attended_connection_is_read_and_kept_alive_by_who_waits_for_its_end() -> None:
+    """Also a second time: waiting may be given up in between."""
+    seen: list[bytes] = []
+
+    async def handler(end: ServerEnd) -> None:
+        await accept(end, "3.1.1")
+        for _ in range(2):
+            seen.append(await end.packet())
+            await end.send(b"\xd0\x00")
+        seen.append(await end.packet())
+        await end.close()
+
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with mqtt(address, MQTTSettings(keep_alive=1), attended=True) as client:
+                with trio.move_on_after(0.01) as first:
+                    await client.wait_closed()
+                with pytest.raises(ConnectionFailed) as caught:
+                    await client.wait_closed()
+
+    assert first.cancelled_caught
+    assert seen == [b"\xc0\x00"] * 3
+    assert caught.value.failure.kind is FailureKind.CLOSED_AFTER_CONNACK
+
+
+@BOTH
+async def test_an_attended_connection_is_read_by_whatever_call_waits(settings: MQTTSettings) -> None:
+    """One task does everything, as a device that publishes now and then does."""
+    version, empty = settings.version, b"" if settings.version == "3.1.1" else b"\x00"
+
+    async def handler(end: ServerEnd) -> None:
+        await accept(end, version)
+        subscribe = await end.packet()
+        await end.send(bytes((0x90, 3 + len(empty))) + subscribe[2:4] + empty + b"\x01")
+        for _ in range(2):
+            publish = await end.packet()
+            await end.send(b"\x30" + bytes((3 + 2 + len(empty),)) + b"\x00\x01a" + empty + b"hi")
+            await end.send(b"\x40\x02" + publish[5:7])
+        await end.packet()
+        await end.close()
+
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with mqtt(address, settings, attended=True) as client:
+                assert await client.subscribe("a", 1) == 1
+                for number in range(2):
+                    await client.publish("a", b"%d" % number, qos=1)
+                received = [(await client.receive()).payload for _ in range(2)]
+                await client.publish("a", b"last")
+                with pytest.raises(ConnectionFailed) as caught:
+                    await client.receive()
+
+    assert received == [b"hi"] * 2
+    assert caught.value.failure.kind is FailureKind.CLOSED_AFTER_CONNACK
+
+
+async def test_an_attended_connection_can_be_used_by_other_tasks_while_one_waits_for_its_end() -> None:
+    async def handler(end: ServerEnd) -> None:
+        await accept(end, "3.1.1")
+        for _ in range(2):
+            publish = await end.packet()
+            await end.send(b"\x40\x02" + publish[5:7])
+        await end.send(b"\x30\x05\x00\x01ahi")
+        await idle(end)
+
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with mqtt(address, attended=True) as client, trio.open_nursery() as nursery:
+                nursery.start_soon(client.wait_closed)
+                await trio.testing.wait_all_tasks_blocked()
+                await client.publish("a", b"1", qos=1)
+                await client.publish("a", b"2", qos=1)
+                received = await client.receive()
+                nursery.start_soon(client.wait_closed)  # a second one only waits
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+
+    assert received.payload == b"hi"
+    assert client.failure is None
+
+
+async def test_an_attended_request_that_is_not_answered_leaves_the_connection_usable() -> None:
+    async def handler(end: ServerEnd) -> None:
+        await accept(end, "3.1.1")
+        await end.packet()
+        publish = await end.packet()
+        await end.send(b"\x40\x02" + publish[5:7])
+        await idle(end)
+
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with mqtt(address, deadlines=Deadlines(request=0.2), attended=True) as client:
+                with pytest.raises(ConnectionFailed) as caught:
+                    await client.publish("a", b"", qos=1)
+                await client.publish("a", b"", qos=1)
+
+    assert caught.value.failure.kind is FailureKind.TIMEOUT
+
+
+async def test_leaving_an_attended_connection_is_as_orderly() -> None:
+    seen: list[bytes] = []
+
+    async def handler(end: ServerEnd) -> None:
+        await accept(end, "3.1.1")
+        seen.append(await end.packet())
+        seen.append(await end.receive())
+        assert end.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+        seen.append(b"server ends")
+
+    before = open_descriptors()
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with mqtt(address, attended=True) as client:
+                pass
+        with pytest.raises(trio.ClosedResourceError):
+            await client.publish("a", b"")
+        await client.wait_closed()
+
+    assert seen == [b"\xe0\x00", b"", b"server ends"]
+    assert open_descriptors() == before
+
+
+async def test_an_attended_connection_that_the_server_does_not_read_is_left_in_time() -> None:
+    release = trio.Event()
+
+    async def handler(end: ServerEnd) -> None:
+        await accept(end, "3.1.1")
+        await release.wait()
+
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            started = trio.current_time()
+            async with mqtt(address, deadlines=Deadlines(close=0.1), attended=True) as client:
+                with trio.move_on_after(0.05):
+                    while True:  # fill the socket, and wait for room that nobody makes
+                        await client.publish("a", b"x" * HIGH_WATER)
+                with trio.move_on_after(0.05):
+                    await client.wait_closed()
+            took = trio.current_time() - started
+            release.set()
+
+    assert took < 1
+
+
+async def test_what_the_socket_did_not_take_is_written_by_who_attends() -> None:
+    count, got = 40, bytearray()
+
+    async def handler(end: ServerEnd) -> None:
+        await accept(end, "3.1.1")
+        await trio.sleep(0.05)
+        for _ in range(count):
+            got.extend(await end.packet())
+        await end.close()
+
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with mqtt(address, attended=True) as client, trio.open_nursery() as nursery:
+
+                async def attend() -> None:
+                    with pytest.raises(ConnectionFailed):
+                        await client.wait_closed()
+
+                nursery.start_soon(attend)
+                for _ in range(count):
+                    await client.publish("a", b"x" * HIGH_WATER)
+
+    assert got.count(b"x") == count * HIGH_WATER
+
+
+async def test_the_source_address_is_passed_on() -> None:
+    seen: list[str] = []
+
+    async def handler(end: ServerEnd) -> None:
+        seen.append(end.stream.socket.getpeername()[0])
+        await accept(end, "3.1.1")
+        await idle(end)
+
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with mqtt(address, source="127.0.0.77"):
+                pass
+
+    assert seen == ["127.0.0.77"]

@@ -61,6 +61,7 @@ async def connect(
     identity: Identity | None = None,
     deadlines: Deadlines = QUICK,
     trace: Trace | None = None,
+    source: str | None = None,
 ) -> TLSConnection:
     with trio.fail_after(TEST_SECONDS):
         return await open_tls(
@@ -71,6 +72,7 @@ async def connect(
             verify_name=verify_name,
             deadlines=deadlines,
             trace=trace or new_trace(),
+            source=source,
         )
 
 
@@ -264,6 +266,106 @@ async def test_bytes_go_both_ways_over_a_verified_connection(version: Version) -
     assert list(trace.reached) == [Stage.TCP, Stage.TLS]
     assert 0 <= trace.reached[Stage.TCP] <= trace.reached[Stage.TLS] < TEST_SECONDS
     assert trace.alert is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_settled_connection_goes_on_with_less(version: Version) -> None:
+    """The handshake's buffers, certificate and key are given back; bytes go both ways as before, however many."""
+    payload = bytes(range(256)) * 300
+
+    async def echo(end: ServerEnd) -> None:
+        assert end.tls.get_peer_certificate(as_cryptography=True) == device(1).certificate
+        while data := await end.receive():
+            await end.send(data)
+
+    context = tls_context(maximum_version=version)
+    async with tls_server(echo) as address:
+        first = await connect(address, context, identity=device(1))
+        second = await connect(address, context, identity=device(1))
+        for connection in (first, second):
+            with trio.fail_after(TEST_SECONDS):
+                connection.send_nowait(b"hello")
+                assert not connection.settle()  # there may be something to read
+                assert await receive(connection) == b"hello"
+                with pytest.raises(trio.WouldBlock):
+                    connection.receive_nowait()
+                assert connection.settle()
+                connection.send_nowait(b"again")
+                assert await receive(connection) == b"again"
+                echoed, at = b"", 0
+                while len(echoed) < len(payload):
+                    at += connection.send_nowait(payload[at : at + 10_000]) if at < len(payload) else 0
+                    echoed += await receive(connection)
+                assert echoed == payload
+        await first.aclose(1)
+        await second.aclose(1)
+
+    assert device(1)._pair is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_what_is_held_back_for_more_goes_out_with_it(version: Version) -> None:
+    """Also by a settling that comes in between: what is held back lies in a buffer that it replaces."""
+
+    async def echo(end: ServerEnd) -> None:
+        while data := await end.receive():
+            await end.send(data)
+
+    async with tls_server(echo) as address:
+        connection = await connect(address, tls_context(maximum_version=version))
+        with trio.fail_after(TEST_SECONDS):
+            connection.send_nowait(b"hello")
+            assert await receive(connection) == b"hello"
+            with pytest.raises(trio.WouldBlock):
+                connection.receive_nowait()
+            connection.send_nowait(b"held, ", more=True)
+            connection.send_nowait(b"told")
+            received = b""
+            while len(received) < 10:
+                try:
+                    received += connection.receive_nowait()
+                except trio.WouldBlock:
+                    await connection.wait_readable()
+            connection.send_nowait(b"settled", more=True)
+            with pytest.raises(trio.WouldBlock):
+                connection.receive_nowait()
+            assert connection.settle()
+            assert await receive(connection) == b"settled"
+            connection.send_nowait(b"last", more=True)
+            connection.flush_nowait()
+            assert await receive(connection) == b"last"
+        await connection.aclose(1)
+
+    assert received == b"held, told"
+
+
+async def test_a_source_address_is_dialled_from() -> None:
+    seen: list[str] = []
+
+    async def handler(end: ServerEnd) -> None:
+        seen.append(end.stream.socket.getpeername()[0])
+        await idle(end)
+
+    async with tls_server(handler) as address:
+        for host in (address[0], "localhost"):
+            connection = await connect((host, address[1]), source="127.0.0.42")
+            await connection.aclose(1)
+
+    assert seen == ["127.0.0.42"] * 2
+
+
+async def test_a_source_that_is_not_this_machines_is_this_machines_lack() -> None:
+    async with tls_server(idle) as address:
+        failure = (await failure_of(address, source="192.0.2.7")).failure
+
+    assert failure.kind is FailureKind.LOCAL_RESOURCES
+    assert failure.stage is Stage.TCP
+    assert failure.detail == "source 192.0.2.7 is no address of this machine (EADDRNOTAVAIL)"
+
+
+async def test_a_source_that_is_no_address_is_refused_before_connecting() -> None:
+    with pytest.raises(ValueError, match="source 'lo' is not an IP address"):
+        await connect(("127.0.0.1", 1), source="lo")
 
 
 async def test_the_trace_is_timed_by_the_clock_given() -> None:

@@ -50,6 +50,10 @@ def rows(record: Path, query: str) -> list[Sequence[Any]]:
         connection.close()
 
 
+SMALLER = {"soak.toml": ("--devices", "60", "--hold", "4s"), "batches.toml": ("--devices", "60")}
+"""Fleets that are made to take long."""
+
+
 @pytest.mark.parametrize(
     ("fleet", "code"),
     [
@@ -61,10 +65,12 @@ def rows(record: Path, query: str) -> list[Sequence[Any]]:
         ("quotas.toml", 0),
         ("faults.toml", 0),
         ("mistakes.toml", 0),
+        ("soak.toml", 0),
+        ("batches.toml", 0),
     ],
 )
 def test_a_shipped_fleet_ends_as_it_says(fleet: str, code: int, tmp_path: Path) -> None:
-    ended, summary = run_fleet(fleet, tmp_path)
+    ended, summary = run_fleet(fleet, tmp_path, *SMALLER.get(fleet, ()))
 
     assert ended == code
     assert summary["agrees"] is (code == 0)

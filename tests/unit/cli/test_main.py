@@ -9,7 +9,7 @@ import pytest
 from devicesim import __version__
 from tests.support import Devicesim
 
-VERBS = ["run", "diagnose", "check", "probe", "emulate", "mint", "ca", "report", "schema", "doctor"]
+VERBS = ["run", "plan", "diagnose", "check", "probe", "emulate", "mint", "ca", "report", "schema", "doctor"]
 
 
 def test_help_lists_every_verb_and_each_has_help(devicesim: Devicesim) -> None:
@@ -46,7 +46,7 @@ def test_wrong_usage_exits_2(devicesim: Devicesim, arguments: tuple[str, ...]) -
     assert "Error" in refused.err
 
 
-@pytest.mark.parametrize("verb", [("run",), ("mint", "--out", "-"), ("emulate",), ("doctor",)])
+@pytest.mark.parametrize("verb", [("run",), ("plan",), ("mint", "--out", "-"), ("emulate",), ("doctor",)])
 def test_a_wrong_fleet_file_exits_104_with_every_problem(
     devicesim: Devicesim, tmp_path: Path, verb: tuple[str]
 ) -> None:
@@ -64,7 +64,7 @@ def test_a_wrong_fleet_file_exits_104_with_every_problem(
     }
 
 
-@pytest.mark.parametrize("what", ["fleet", "summary"])
+@pytest.mark.parametrize("what", ["fleet", "summary", "plan"])
 def test_schema_is_json_schema(devicesim: Devicesim, what: str) -> None:
     schema = json.loads(devicesim("schema", what).out)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice, pairwise
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from devicesim.fleet.pacing import (
@@ -257,6 +257,7 @@ def test_no_start_is_due_before_the_one_before_it(start_rate: float, ramps: list
 
 @settings(max_examples=200, deadline=None)
 @given(RATES, RAMPS, st.integers(1, 1000), st.floats(0.01, 30))
+@example(0.0, [ramp(113, 0.5), ramp(0, 4)], 128, 1.0)  # its most is near the end of a parabola
 def test_the_most_within_a_window_is_what_a_look_at_every_start_finds(
     start_rate: float, ramps: list[Ramp], count: int, seconds: float
 ) -> None:

@@ -1,5 +1,6 @@
 """Sockets that are not what they seem."""
 
+import errno
 import resource
 import socket
 
@@ -69,6 +70,36 @@ async def test_running_out_of_descriptors_is_this_machines_lack() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert failure_from(caught.value, Stage.TCP).kind is FailureKind.LOCAL_RESOURCES
+
+
+async def test_a_source_leaves_its_ports_to_other_targets() -> None:
+    """The port is chosen by connect, which knows the target; one chosen by bind would be taken for all of them."""
+    async with (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0] as listener:
+        port = listener.socket.getsockname()[1]
+        with await tcp.dial("127.0.0.1", port, "127.0.0.9") as sock:
+            assert sock.getsockname()[0] == "127.0.0.9"
+            assert sock.getsockname()[1] != 0
+            assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT) == 1
+
+
+async def test_running_out_of_ports_is_this_machines_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoPortLeft(socket.socket):
+        def connect_ex(self, address: object, /) -> int:
+            return errno.EADDRNOTAVAIL
+
+    monkeypatch.setattr(socket, "socket", NoPortLeft)
+    for source, where in ((None, ""), ("127.0.0.9", " at 127.0.0.9")):
+        with pytest.raises(OSError) as caught:
+            await tcp.dial("127.0.0.1", 8883, source)
+
+        failure = failure_from(caught.value, Stage.TCP)
+        assert failure.kind is FailureKind.LOCAL_RESOURCES
+        assert failure.detail == f"no local port is left for 127.0.0.1:8883{where} (EADDRNOTAVAIL)"
+
+
+async def test_a_source_of_another_family_is_told_as_such() -> None:
+    with pytest.raises(OSError, match="source ::1 is of another family than the address dialled"):
+        await tcp.dial("127.0.0.1", 1, "::1")
 
 
 def test_closing_after_an_alert_lets_the_other_side_read_it() -> None:

@@ -82,3 +82,16 @@ def test_a_key_kind_that_aws_does_not_take_is_refused() -> None:
 
     with pytest.raises(KeyMaterialError, match="EC and RSA"):
         load_identity(pem, "bundle")
+
+
+def test_what_openssl_needs_is_made_once_and_let_go_when_asked(identity: Identity) -> None:
+    pair = identity.prepare()
+
+    assert identity.prepare() is pair
+    assert pair.certificate.to_cryptography() == identity.certificate
+    assert pair.key.to_cryptography_key().private_numbers() == identity.key.private_numbers()  # type: ignore[union-attr]  # EC
+
+    identity.unprepare()
+
+    assert identity.prepare() is not pair
+    assert Identity(key=identity.key, certificate=identity.certificate, chain=identity.chain) == identity

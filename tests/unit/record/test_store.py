@@ -15,7 +15,19 @@ import pytest
 from devicesim.errors import RecordError
 from devicesim.outcome import Alert, Attempt, DeviceOutcome, Failure, FailureKind, Holding, Stage, Verdict
 from devicesim.record import schema
-from devicesim.record.facts import AccountRecord, DeviceRecord, GroupRecord, Note, Phase, RunFacts, RunStatus
+from devicesim.record.facts import (
+    AccountRecord,
+    DeviceRecord,
+    Drop,
+    GeneratorSample,
+    GroupRecord,
+    Note,
+    Phase,
+    RunFacts,
+    RunStatus,
+    ThresholdRecord,
+)
+from devicesim.record.histogram import Histogram
 from devicesim.record.store import RunReader, RunWriter
 from devicesim.record.verdict import UserExpectation
 from devicesim.rules import JITP, Expectation, Row
@@ -182,6 +194,130 @@ def test_everything_written_is_read_back_equal(path: Path) -> None:
         assert reader.asked(Phase.BEFORE) == set()
         assert list(reader.verdicts()) == [VERDICT, DISAGREES]
         assert list(reader.notes()) == [Note(at=1.0, kind="setup", text="CA registered", account="prod")]
+
+
+def test_what_the_load_came_to_is_read_back_equal(path: Path) -> None:
+    samples = [
+        GeneratorSample(process=process, at=at, wall=1.0, cpu=0.75, starts=starts, lag=Histogram(lag), rss=123_456_789)
+        for process, at, starts, lag in (
+            ("worker 2", 1_760_000_002.5, 250, [0.0, 0.001, 0.25]),
+            ("worker 1", 1_760_000_002.5, 251, []),
+            ("worker 1", 1_760_000_001.5, 0, [0.0]),
+        )
+    ]
+    drops = [Drop(device=7, group="no-sni", due=1_760_000_003.25), Drop(device=5, group="robots", due=1_760_000_002.0)]
+    thresholds = [
+        ThresholdRecord(
+            metric="time_to_provision{group:robots}", expression="p(95)<5s", abort_on_fail=True, delay=10.5
+        ),
+        ThresholdRecord(metric="dropped_starts", expression="count==0"),
+    ]
+    with write(path) as writer:
+        for sample in samples:
+            writer.add_sample(sample)
+        for drop in drops:
+            writer.add_drop(drop, now=1.0)
+        for position, threshold in reversed(list(enumerate(thresholds))):
+            writer.add_threshold(threshold, position, now=1.0)
+
+    with RunReader(path) as reader:
+        assert list(reader.samples()) == [samples[2], samples[1], samples[0]]
+        assert list(reader.drops()) == drops[::-1]
+        assert reader.thresholds() == thresholds
+        quantiles = [sample.lag.quantile(0.99) for sample in reader.samples()]
+    assert quantiles == [0.0, None, 0.25]
+
+
+def test_record_without_any_of_these_has_none(path: Path) -> None:
+    write(path).finish(RunStatus.FINISHED, now=2.0)
+
+    with RunReader(path) as reader:
+        assert (list(reader.samples()), list(reader.drops()), reader.thresholds()) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        {},
+        {"rate": None, "arrival": "closed", "schedule": "closed, 20 at a time"},
+        {"rate": None, "schedule": "3 stages to 0 starts/s", "late_after": 0.25, "late_tolerance": 0.0},
+    ],
+)
+def test_load_that_was_asked_for_is_read_back_equal(path: Path, load: dict[str, object]) -> None:
+    run = replace(RUN, **load)  # type: ignore[arg-type]  # fields of it
+    with RunWriter.create(path, run):
+        pass
+
+    with RunReader(path) as reader:
+        assert reader.run() == replace(run, status=RunStatus.INTERRUPTED)
+
+
+@pytest.mark.parametrize(("published", "acknowledged"), [(None, None), (0, 0), (12, 11), (12, None)])
+def test_messages_that_were_not_counted_are_absent_and_not_0(
+    path: Path, published: int | None, acknowledged: int | None
+) -> None:
+    attempt = replace(ACCEPTED, number=3, published=published, acknowledged=acknowledged)
+    with write(path) as writer:
+        writer.add_attempt(attempt, now=1.0)
+
+    with RunReader(path) as reader:
+        assert list(reader.attempts(0))[-1] == attempt
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 1000])
+def test_connection_that_lives_is_one_row_that_tells_its_last_state(path: Path, batch_rows: int) -> None:
+    """Told at CONNACK, now and then, and when it is over: in one batch or in several."""
+    live = replace(ACCEPTED, published=0, acknowledged=0)
+    later = replace(live, end=live.end + 10, published=5, acknowledged=4)
+    over = replace(
+        later,
+        end=live.end + 17,
+        published=9,
+        failure=Failure(kind=FailureKind.CLOSED_AFTER_CONNACK, stage=Stage.SESSION, detail="eof"),
+    )
+    writer = write(path, upto=batch_rows)
+    for attempt in (live, later, over):
+        writer.add_attempt(attempt, now=1.0)
+    writer.finish(RunStatus.FINISHED, now=2.0)
+
+    with RunReader(path) as reader:
+        assert list(reader.attempts(0)) == [FAILED_TRY, over]
+
+
+def test_connection_that_lives_when_the_run_is_killed_is_on_record_as_it_was_told_last(path: Path) -> None:
+    writer = write(path)
+    writer.add_attempt(replace(ACCEPTED, published=5, acknowledged=4), now=1.0)
+    writer.flush()
+    with RunReader(path) as reader:
+        (_, attempt) = reader.attempts(0)
+    writer.close()
+
+    assert (attempt.connack_code, attempt.failure, attempt.published) == (0, None, 5)
+
+
+def test_threshold_that_ended_the_run_says_when(path: Path) -> None:
+    threshold = ThresholdRecord(metric="provision_success", expression="rate>0.9", abort_on_fail=True)
+    with write(path) as writer:
+        writer.add_threshold(threshold, 0, now=1.0)
+        writer.flush()
+        writer.add_threshold(replace(threshold, aborted_at=1_760_000_009.5), 0, now=1.0)
+        writer.finish(RunStatus.ABORTED, now=3.0)
+
+    with RunReader(path) as reader:
+        assert reader.thresholds() == [replace(threshold, aborted_at=1_760_000_009.5)]
+        assert reader.run().status is RunStatus.ABORTED
+
+
+def test_two_samples_of_one_moment_are_a_programming_error(path: Path) -> None:
+    sample = GeneratorSample(process="fleet", at=5.0, wall=1.0, cpu=0.5, starts=1, lag=Histogram(), rss=1)
+    writer = RunWriter.create(path, RUN)
+    writer.add_sample(sample)
+    writer.add_sample(sample)
+
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        writer.flush()
+    with pytest.raises(sqlite3.IntegrityError):
+        writer.close()
 
 
 def test_finished_record_is_one_plain_file_of_its_owner(path: Path) -> None:
@@ -480,6 +616,7 @@ def read_all(path: Path) -> None:
         reader.groups()
         list(reader.attempts())
         list(reader.verdicts())
+        list(reader.samples())
 
 
 def test_missing_file_is_not_a_record(tmp_path: Path) -> None:
@@ -536,6 +673,9 @@ def test_truncated_record_is_damaged(path: Path) -> None:
         "UPDATE attempts SET failure_kind = 'gremlins'",
         "UPDATE expectations SET rests_on = 'not JSON'",
         "UPDATE run SET status = 'gone'",
+        "INSERT INTO generator VALUES ('fleet', 1.0, 1.0, 0.5, 3, '{}', 1)",
+        "INSERT INTO generator VALUES ('fleet', 1.0, 1.0, 0.5, 3, 'not JSON', 1)",
+        "INSERT INTO generator VALUES ('fleet', 1.0, 1.0, 0.5, 3, '{\"buckets_per_octave\": 7}', 1)",
         "DELETE FROM run",
         "PRAGMA foreign_keys = OFF; DELETE FROM expectations",
     ],
