@@ -50,7 +50,7 @@ CONCURRENCY = 32
 KEEP_ALIVE = 600
 """Seconds: no ping falls into a measurement."""
 NO_SYSTEM_ROOTS = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds that a contender's process may take."""
 
 
@@ -386,6 +386,7 @@ def node_environment(directory: Path | None) -> dict[str, str]:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no process is left behind
     names = [each.name for each in contenders("")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=400, help="measured in each turn; slow peers make fewer")

@@ -28,7 +28,8 @@ SECRET = b"0" * 32
 TO_BE_SIGNED = bytes(500)
 """As long as a device certificate's body."""
 SLOW = {KeyType.RSA_2048: 40, KeyType.RSA_4096: 400}
-"""How many times fewer are made of these: their keys are searched for."""
+"""How many times fewer are made of these: their keys are searched for, which takes now less, now several times as long:
+of a few, the ratio says little."""
 
 
 def microseconds(count: int, make: Callable[[int], object]) -> float:

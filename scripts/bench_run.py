@@ -13,10 +13,14 @@ import argparse
 import json
 import os
 import platform
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,8 @@ from floor import handshake_seconds
 ROOT = Path(__file__).parents[1]
 FLEET = ROOT / "fleets" / "walkthrough.toml"
 FLOOR_HANDSHAKES = 300
+LIMIT = 900.0
+"""Seconds that a run may take."""
 
 
 def run(devices: int, rate: str) -> dict[str, Any]:
@@ -50,27 +56,40 @@ def run(devices: int, rate: str) -> dict[str, Any]:
                 *("--endpoint-url", ready["api"], "--cacert", ready["ca_file"]),
                 *("--connect-to", f"{ready['mqtt']['host']}:{ready['mqtt']['port']}"),
             ]
-            started = time.perf_counter()
-            fleet = subprocess.Popen(command, stdout=subprocess.PIPE)
-            assert fleet.stdout is not None
-            text = fleet.stdout.read()
-            _, status, usage = os.wait4(fleet.pid, 0)
-            wall = time.perf_counter() - started
-            fleet.returncode = os.waitstatus_to_exitcode(status)
-            fleet.stdout.close()
+            text, wall, code, usage = watch(command)
         finally:
             emulator.communicate(b"", timeout=30)
     if not text:
-        raise SystemExit(f"the run of {devices} devices told nothing, exit code {fleet.returncode}")
+        raise SystemExit(f"the run of {devices} devices told nothing within {LIMIT:g} s, exit code {code}")
     return {
         "devices": devices,
-        "exit_code": fleet.returncode,
+        "exit_code": code,
         "connections": json.loads(text)["totals"]["attempts"],
         "wall_seconds": wall,
         "fleet_rss_mib": usage.ru_maxrss / 1024,
         "fleet_cpu_seconds": usage.ru_utime + usage.ru_stime,
         "floor_ms": floor * 1000,
     }
+
+
+def watch(command: Sequence[str]) -> tuple[bytes, float, int, resource.struct_rusage]:
+    """What a process wrote, the seconds that it took, its exit code, and what it used; killed after :data:`LIMIT`."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    watchdog = threading.Timer(LIMIT, process.kill)
+    watchdog.start()
+    assert process.stdout is not None
+    try:
+        text = process.stdout.read()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        _, status, usage = os.wait4(process.pid, 0)
+        watchdog.cancel()
+        process.stdout.close()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return text, time.perf_counter() - started, process.returncode, usage
 
 
 def compare(row: dict[str, Any], smallest: dict[str, Any]) -> None:
@@ -102,6 +121,7 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no process is left behind
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=numbers, default="100,1000,10000", help="one run for each number")
     parser.add_argument("--rate", default="100/s", help="starts of devices")

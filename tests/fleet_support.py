@@ -229,6 +229,8 @@ class FakeNet:
         await trio.sleep(self.seconds)
         now = next(script, Session())
         if isinstance(now, Failure):
+            if now.kind is FailureKind.CONNACK_REFUSED:
+                trace.connack_code = 5
             raise ConnectionFailed(now)
         trace.reach(Stage.CONNACK, trio.current_time())
         trace.connack_code = 0

@@ -45,13 +45,14 @@ class Wire:
     try."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Device:
-    """One device that is about to start."""
+    """One device."""
 
     number: int
     """In the run, from 0."""
-    identity: Identity
+    identity: Identity | None
+    """``None`` while it stays, if it can be had again: 3.4 KiB."""
     client_id: str
     address: tuple[str, int]
     """What is dialled."""
@@ -64,6 +65,8 @@ class Device:
     """What it publishes while it stays."""
     source: str | None = None
     """The local address that it dials from; ``None``: the system's choice."""
+    mint: Callable[[], Identity] | None = None
+    """Makes the identity again; ``None``: it is to be kept."""
 
 
 Record = Callable[[Attempt], None]
@@ -88,12 +91,14 @@ async def drive(
     clock: Clock,
     record: Record,
     live: Record | None = None,
+    anew: Callable[[], Iterator[float]] | None = None,
 ) -> bool:
     """Connect, and after each refusal wait and connect again; whether it was accepted in the end.
 
     ``due`` is the intended start, a reading of :func:`trio.current_time`. Every try is recorded when it is over, and
     none raises: a device's failure is data. Of a device that stays, ``live`` is told at CONNACK, now and then, and when
-    it is cancelled.
+    it is cancelled; where it loses a connection that was accepted, it begins its delays ``anew``, if they are given. No
+    try is made that would begin when its stay is over.
     """
     number, stay = 0, _Stay(device, wire, clock, live)
     while True:
@@ -104,10 +109,14 @@ async def drive(
         record(_recorded(device, this, failure, end, clock))
         if failure is None:
             return True
+        if anew is not None and this.trace.connack_code == 0:
+            delays = anew()
         delay = next(delays, None)
         if delay is None:
             return False
         due = end + delay
+        if stay.is_over(due):
+            return False
         await trio.sleep_until(due)
 
 
@@ -139,8 +148,13 @@ def _recorded(device: Device, this: _Try, failure: Failure | None, end: float, c
     )
 
 
-def dial(device: Device, wire: Wire, trace: Trace) -> AbstractAsyncContextManager[MQTTClient]:
+def dial(
+    device: Device, wire: Wire, trace: Trace, *, attended: bool = False
+) -> AbstractAsyncContextManager[MQTTClient]:
     """A connection of the device's, as :func:`~devicesim.net.mqtt.open_mqtt` gives one."""
+    if device.identity is None:
+        assert device.mint is not None
+        device.identity = device.mint()
     return open_mqtt(
         wire.context,
         device.address,
@@ -152,13 +166,14 @@ def dial(device: Device, wire: Wire, trace: Trace) -> AbstractAsyncContextManage
         deadlines=wire.deadlines,
         trace=trace,
         source=device.source,
+        attended=attended,
     )
 
 
 async def _connect(device: Device, wire: Wire, this: _Try, stay: "_Stay") -> Failure | None:
     """One try: what was seen."""
     try:
-        async with dial(device, wire, this.trace) as client:
+        async with dial(device, wire, this.trace, attended=True) as client:
             if wire.hold > 0:
                 await stay.live(client, this)
     except ConnectionFailed as exc:
@@ -181,18 +196,23 @@ class _Stay:
         self._live = live
         self._until: float | None = None
 
+    def is_over(self, now: float) -> bool:
+        """Whether it was accepted once, and nothing is left of its stay."""
+        return self._until is not None and now >= self._until
+
     async def live(self, client: MQTTClient, this: _Try) -> None:
         """Until the stay is over. Raises :class:`ConnectionFailed` when the connection ends before that."""
         telemetry = self._device.telemetry
         if telemetry is not None:
             this.published, this.acknowledged = 0, 0 if telemetry.qos else None
         self._tell(this)
+        if self._device.mint is not None:
+            self._device.identity = None
         if self._until is None:
             self._until = trio.current_time() + self._wire.hold
         try:
             if telemetry is None:
-                with trio.move_on_at(self._until):
-                    await client.wait_closed()
+                await client.wait_closed(until=self._until)
             else:
                 await self._publish(client, telemetry, this, self._until)
         except trio.Cancelled:
@@ -203,8 +223,7 @@ class _Stay:
         now = trio.current_time()
         due, told = now + telemetry.offset, now
         while True:
-            with trio.move_on_at(min(due, until)):
-                await client.wait_closed()
+            await client.wait_closed(until=min(due, until))
             now = trio.current_time()
             if now >= until:
                 return
@@ -223,7 +242,7 @@ class _Stay:
             if now - told >= RECORD_SECONDS:
                 self._tell(this)
                 told = now
-            due = telemetry.next_due(due, now)
+            due = telemetry.next_due(due)
 
     def _tell(self, this: _Try) -> None:
         if self._live is not None:

@@ -79,11 +79,14 @@ class Recording:
         self._first_index = {name: fleet.first_index(name) for name in fleet.file.groups}
         self._user = {name: user_expectation(group) for name, group in fleet.file.groups.items()}
         self._under_way: dict[int, _UnderWay] = {}
+        self.first_due: float | None = None
+        """When the first device was to start, as far as is known; seconds since the Unix epoch. Until a device has told
+        of a try: when a start was told."""
 
     @property
     def unfinished(self) -> frozenset[int]:
-        """Devices that were started and have not come to their end."""
-        return frozenset(self._under_way)
+        """Devices that were started, and neither accepted nor given up."""
+        return frozenset(number for number, device in self._under_way.items() if not device.accepted)
 
     def started(self, device: Started) -> None:
         held = self._before.get(device.certificate_id, ())
@@ -96,6 +99,9 @@ class Recording:
             counts=should_provision(expectation, user),
         )
         self._progress.started += 1
+        if self.first_due is None:
+            # its first try may take long to fail, and what is dropped meanwhile may end the run
+            self.first_due = self._now()
         self._writer.add_device(
             DeviceRecord(
                 number=device.number,
@@ -118,6 +124,7 @@ class Recording:
         self._writer.add_attempt(attempt, now=self._now())
         if not device.seen:
             device.seen, device.due = True, attempt.intended_start
+            self.first_due = device.due if self.first_due is None else min(device.due, self.first_due)
             self._live.started(device.tags, attempt.start - attempt.intended_start)
         self._live.attempt(device.tags, attempt, former)
         if attempt.connack_code == 0 and not device.accepted:

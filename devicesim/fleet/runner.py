@@ -19,7 +19,7 @@ from devicesim.cloud.activator import Activator, ActivatorPlan, activator_identi
 from devicesim.cloud.asking import answered_in_time
 from devicesim.cloud.setup import data_endpoint, set_up
 from devicesim.cloud.verify import holdings
-from devicesim.errors import DevicesimError, TargetError, leaves
+from devicesim.errors import DevicesimError, leaves
 from devicesim.fleet.arrival import schedule_of
 from devicesim.fleet.device import Clock, Wire
 from devicesim.fleet.identities import Material
@@ -41,6 +41,8 @@ from devicesim.record.thresholds import LiveThresholds, Threshold
 LEAD_SECONDS = 0.1
 """Between the end of setup and the first start, so that the first start is not late already."""
 TICK_SECONDS = 0.5
+VERDICTS_AT_ONCE = 100
+"""Made without a look at whether the run was ended: 0.1 ms each, and a second Ctrl-C is not to wait for a million."""
 WATCH_SECONDS = 0.5
 """How often the thresholds that may end a run are looked at."""
 
@@ -126,8 +128,9 @@ class Run:
     async def execute(self) -> RunStatus:
         """Run the fleet and finish the record.
 
-        Raises :class:`~devicesim.errors.TargetError` when setup fails or an account cannot be asked, and what
-        :meth:`fail` was told; what the devices saw is judged before that, and the record is left open for the reason.
+        Raises :class:`~devicesim.errors.TargetError` when setup fails or an account cannot be asked, what the driver
+        raises when devices cannot be driven, and what :meth:`fail` was told; what the devices saw is judged before
+        that, and the record is left open for the reason.
         """
         world: World | None = None
         asked = False
@@ -142,13 +145,13 @@ class Run:
                         await self._ask(Phase.AFTER, self._certificates())
                         asked = True
                 self._say("judging")
-        except* TargetError as group:
+        except* DevicesimError as group:
             self._failed = self._failed or next(leaves(group))
         finally:
             for client in self._clients.values():
                 client.close()
         if world is not None and self._recording is not None:
-            self._judge(world, self._recording.unfinished, asked=asked)
+            await self._judge(world, self._recording.unfinished, asked=asked)
         if self._failed is not None:
             raise self._failed
         self._writer.finish(self._status, now=self._now())
@@ -245,7 +248,7 @@ class Run:
         )
         async with self._activators(world, wire(plan), stack), trio.open_nursery() as helpers:
             helpers.start_soon(self._tick)
-            helpers.start_soon(self._watch, thresholds)
+            helpers.start_soon(self._watch, thresholds, self._recording)
             self._say("running")
             with self._devices_scope:
                 await self._driver.drive(plan, self._recording, self._clock)
@@ -270,12 +273,13 @@ class Run:
             sources=self._sources,
         )
 
-    async def _watch(self, thresholds: LiveThresholds) -> None:
+    async def _watch(self, thresholds: LiveThresholds, recording: Recording) -> None:
         """End the devices, not the run, when a threshold says so: what they came to is asked and judged."""
-        began = trio.current_time()
         while True:
             await trio.sleep(WATCH_SECONDS)
-            crossed = thresholds.crossed(trio.current_time() - began)
+            if recording.first_due is None:
+                continue
+            crossed = thresholds.crossed(self._now() - recording.first_due)
             if crossed is not None:
                 self._status = RunStatus.ABORTED
                 record = _threshold_record(crossed)
@@ -291,11 +295,13 @@ class Run:
         with RunReader(self._writer.path) as reader:
             return {device.certificate_id for device in reader.devices()}
 
-    def _judge(self, world: World, unfinished: Collection[int], *, asked: bool) -> None:
+    async def _judge(self, world: World, unfinished: Collection[int], *, asked: bool) -> None:
         self._writer.flush()
         with RunReader(self._writer.path) as reader, reader.snapshot():
-            for verdict in verdicts(reader, world, unfinished=unfinished, asked=asked):
+            for number, verdict in enumerate(verdicts(reader, world, unfinished=unfinished, asked=asked)):
                 self._writer.add_verdict(verdict, now=self._now())
+                if number % VERDICTS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
 
     # --- small things ---
 

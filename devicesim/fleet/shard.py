@@ -4,6 +4,8 @@ It knows neither accounts nor oracle nor record. What happens is told to a :clas
 writes the record and in a run of several sends it to the process that does.
 """
 
+import contextlib
+import functools
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Protocol
 
 import trio
 from cryptography import x509
+from OpenSSL import crypto
 
 from devicesim.errors import KeyMaterialError
 from devicesim.fleet.arrival import schedule_of
@@ -32,7 +35,7 @@ from devicesim.record.facts import Drop, GeneratorSample
 MINT_AHEAD_SECONDS = 1.0
 """How far before its start a device is minted."""
 MINT_AHEAD_MOST = 20_000
-"""Devices that wait for their start, at most; some 5 KB each."""
+"""Devices that wait for their start, at most; some 11 KB each."""
 _MAX_TEXT = 65_535
 """Bytes of a text in MQTT (5, 1.5.4)."""
 
@@ -136,6 +139,7 @@ class ShardRun:
         endpoints = {account: door.endpoint for account, door in plan.doors.items()}
         self._server_names = {name: server_name(group, endpoints) for name, group in plan.fleet.file.groups.items()}
         self._mint = minter(plan.fleet, plan.material)
+        self._derived = plan.fleet.file.devices.keys == "derived"
         self._ahead: deque[_Ready] = deque()
         self._coming = schedule(plan)
         self._next = next(self._coming, None)
@@ -169,7 +173,10 @@ class ShardRun:
         assert self._next is not None
         due, slot = self._next
         try:
-            ready = _Ready(due, slot, self._mint(slot.group, slot.member))
+            identity = self._mint(slot.group, slot.member)
+            with contextlib.suppress(crypto.Error):  # what OpenSSL does not read the device's own try will tell
+                identity.prepare()
+            ready = _Ready(due, slot, identity)
         except KeyMaterialError as exc:
             ready = _Ready(due, slot, None, str(exc))
         self._ahead.append(ready)
@@ -219,8 +226,9 @@ class ShardRun:
     async def _drive(self, device: Device, due: float) -> None:
         """One device to its end, in its own task."""
         # seeded by run and device, so that a device's delays do not hang on the order in which devices fail
-        delays = self._backoff.delays(Draws(f"{self._plan.run_id}/{device.number}"))
-        accepted = await drive(device, self._wire, due, delays, self._clock, self._over, self._live)
+        draw = Draws(f"{self._plan.run_id}/{device.number}")
+        delays, anew = self._backoff.delays(draw), functools.partial(self._backoff.delays, draw)
+        accepted = await drive(device, self._wire, due, delays, self._clock, self._over, self._live, anew)
         self._under_way -= 1
         self._give_back()
         self._sink.finished(device.number, accepted=accepted)
@@ -251,6 +259,7 @@ class ShardRun:
             expected_account=None,
             telemetry=self._telemetry(slot, name),
             source=source_of(plan.sources, slot),
+            mint=functools.partial(self._mint, slot.group, slot.member) if self._derived else None,
         )
         started = Started(
             number=slot.device,

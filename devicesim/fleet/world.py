@@ -78,7 +78,7 @@ class World:
 
     def expectation(self, group_name: str, before: tuple[Holding, ...] = ()) -> Expectation:
         """What the oracle says of a group's device; ``before`` is what accounts held of its certificate already."""
-        key = group_name, tuple(replace(each, certificate_id="") for each in before)
+        key = group_name, tuple(replace(each, certificate_id="", things=()) for each in before)
         if key not in self._known:
             self._known[key] = self._ask_oracle(group_name, before)
         return self._known[key]

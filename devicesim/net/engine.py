@@ -172,6 +172,16 @@ class _Paho(paho.Client):
         else:
             self.connect(_HOST, keepalive=keep_alive)
 
+    def use(self, outbound: bytearray, last_id: int) -> None:
+        """Write to this from now on, and number packets from the one after ``last_id`` on."""
+        self._devicesim_wire.outbound = outbound
+        self._last_mid = last_id
+
+    @property
+    def last_id(self) -> int:
+        """The packet id that was given out last."""
+        return self._last_mid
+
     def give(self, packet: bytes) -> MQTTErrorCode:
         """One packet from the server; what is to be answered is written."""
         self._devicesim_wire.put(packet)
@@ -179,6 +189,16 @@ class _Paho(paho.Client):
         if self.want_write():
             self.loop_write()
         return rc
+
+
+_Pool = dict[tuple[object, ...], list[_Paho]]
+_POOL: _Pool = {}
+"""Clients of paho's that rest, by what they were connected with and answered: of one kind any serves any connection.
+One is 8 KB, and a device needs it from its message to the acknowledgement, not for the hours between."""
+_IN_SESSION = (PacketTypes.PUBLISH, PacketTypes.PUBACK, PacketTypes.SUBACK, PacketTypes.PINGRESP)
+"""Packets of a server after which paho's client is as before; a DISCONNECT is not one."""
+_MOST_KINDS = 16
+_MOST_RESTING = 64
 
 
 # --- the packets at a connection's beginning, without a client of paho's own
@@ -258,9 +278,11 @@ class Engine:
         "_connect",
         "_disconnected",
         "_events",
+        "_last_id",
         "_paho",
         "_splitter",
         "_unacknowledged",
+        "_unanswered",
         "_version",
         "outbound",
     )
@@ -280,6 +302,9 @@ class Engine:
         self._accepted = False
         self._disconnected = False
         self._unacknowledged: set[int] | None = None
+        self._last_id = 0
+        self._unanswered = 0
+        """Requests that wait for their answer: meanwhile paho's client is this connection's own."""
         self._paho: _Paho | None = None
         if not client_id and not clean_start and version == "3.1.1":
             raise ValueError("a client id '' needs a clean session (MQTT 3.1.1, 3.1.3.1)")
@@ -312,6 +337,9 @@ class Engine:
         if qos == 1:
             assert self._unacknowledged is not None
             self._unacknowledged.add(info.mid)
+            self._unanswered += 1
+        else:
+            self._rest()
         return info.mid
 
     def subscribe(self, topic_filter: str, qos: QoS) -> int:
@@ -319,10 +347,10 @@ class Engine:
         if qos not in (0, 1):
             raise ValueError(f"QoS {qos!r} is not 0 or 1")
         session = self._session()
-        session.on_subscribe = _on_subscribe
         rc, packet_id = session.subscribe(topic_filter, qos)
         _require_taken(rc)
         assert packet_id is not None
+        self._unanswered += 1
         return packet_id
 
     def ping(self) -> None:
@@ -373,6 +401,12 @@ class Engine:
             self._told(Pong())
         if rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):  # NO_CONN after DISCONNECT
             raise PacketError(f"{preview(packet)}: {paho.error_string(rc)}")
+        if rc == MQTTErrorCode.MQTT_ERR_SUCCESS and kind in _IN_SESSION:
+            self._rest()
+
+    def _answered(self, answer: Answer) -> None:
+        self._unanswered = max(0, self._unanswered - 1)  # a SUBACK may come unasked
+        self._told(answer)
 
     def _told(self, event: Event) -> None:
         if self._events is None:
@@ -383,23 +417,49 @@ class Engine:
         """paho's client, brought to where this connection is if it was not needed until now."""
         if self._paho is not None:
             return self._paho
-        wire = _Wire()
-        session = _Paho(wire, self._client_id, self._version, self._clean_start)
+        session = self._rested() or self._brought_up()
+        session.use(self.outbound, self._last_id)
+        # functions and user data rather than bound methods: nothing more is kept a connection
+        session.user_data_set(self)
+        session.on_message = _on_message
+        session.on_subscribe = _on_subscribe
+        if self._version == "5":
+            session.on_disconnect = _on_disconnect
+        self._paho = session
+        return session
+
+    def _brought_up(self) -> _Paho:
+        """A new client. What it writes meanwhile has been on the wire already."""
+        session = _Paho(_Wire(), self._client_id, self._version, self._clean_start)
         keep_alive, session_expiry = self._connect
         session.send_connect(keep_alive=keep_alive, session_expiry=session_expiry)
         if self._connack:
             session.give(self._connack)
         if self._disconnected:
             session.disconnect()
-        # all of that has been on the wire already
-        wire.outbound = self.outbound
-        # functions and user data rather than bound methods: nothing more is kept a connection
-        session.user_data_set(self)
-        session.on_message = _on_message
-        if self._version == "5":
-            session.on_disconnect = _on_disconnect
-        self._paho = session
         return session
+
+    def _kind(self) -> tuple[object, ...]:
+        return (self._version, self._clean_start, self._connect, self._connack)
+
+    def _rested(self) -> _Paho | None:
+        resting = None if self._disconnected else _POOL.get(self._kind())
+        return resting.pop() if resting else None
+
+    def _rest(self) -> None:
+        """Let go of paho's client where nothing is under way that it would have to remember."""
+        if self._paho is None or self._unanswered or self._disconnected or not self._accepted:
+            return
+        session, self._paho, self._unacknowledged = self._paho, None, None
+        session.user_data_set(None)
+        session.on_publish = None
+        self._last_id = session.last_id
+        session.use(bytearray(), 0)
+        resting = _POOL.get(self._kind())
+        if resting is None and len(_POOL) < _MOST_KINDS:
+            resting = _POOL[self._kind()] = []
+        if resting is not None and len(resting) < _MOST_RESTING:
+            resting.append(session)
 
 
 def _require_taken(rc: MQTTErrorCode) -> None:
@@ -459,7 +519,7 @@ def _on_publish(
     # paho calls this for a QoS 0 message too, when it is written
     if engine._unacknowledged and packet_id in engine._unacknowledged:
         engine._unacknowledged.remove(packet_id)
-        engine._told(Answer(packet_id=packet_id, reason=reason.value, words=_reason_words(reason, properties)))
+        engine._answered(Answer(packet_id=packet_id, reason=reason.value, words=_reason_words(reason, properties)))
 
 
 def _on_subscribe(
@@ -467,7 +527,7 @@ def _on_subscribe(
 ) -> None:
     if not reasons:
         raise PacketError(f"SUBACK for packet {packet_id} without a reason code")
-    engine._told(Answer(packet_id=packet_id, reason=reasons[0].value, words=_reason_words(reasons[0], properties)))
+    engine._answered(Answer(packet_id=packet_id, reason=reasons[0].value, words=_reason_words(reasons[0], properties)))
 
 
 def _reason_words(reason: ReasonCode, properties: Properties | None) -> str:

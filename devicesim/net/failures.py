@@ -166,6 +166,7 @@ RC_KINDS = {
 """paho's result codes; one that is not here (NO_CONN, CONN_LOST, ...) means closed."""
 
 _RESET_NOTE = "a server that closes while our bytes lie unread in its buffer looks the same"
+_ADDRESS_NOTE = "no local port is left, or the source is no address of this machine"
 _ALERT_REASON = re.compile(r"(?:sslv3|tlsv1|tlsv13|ssl/tls|tls) alert (?P<words>.+)")
 """How OpenSSL words a fatal alert that it received: the prefix changed from 3.0 to 4.0."""
 _ALERT_SPELLING = {"user_cancelled": "user_canceled"}
@@ -316,6 +317,8 @@ def _kind_of_errno(number: int | None, words: str, stage: Stage) -> tuple[Failur
     kind = ERRNO_KINDS.get(number, default) if number is not None else default
     if kind is FailureKind.CONNECTION_RESET and stage is not Stage.TCP:
         detail = f"{detail}; {_RESET_NOTE}"
+    elif number == errno.EADDRNOTAVAIL and words == os.strerror(number):
+        detail = f"{detail}; {_ADDRESS_NOTE}"
     return kind, detail
 
 

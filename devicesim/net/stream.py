@@ -275,6 +275,7 @@ class TLSConnection:
     def _give_up(self) -> None:
         """After a fatal error of OpenSSL: let its alert out."""
         self._broken = True
+        self._emptied = False
         with contextlib.suppress(OSError, trio.WouldBlock):
             self._push()
 

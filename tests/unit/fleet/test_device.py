@@ -1,7 +1,8 @@
 """One device: its tries, its stay, its messages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, repeat
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ async def live(
     hold: float = 0.0,
     telemetry: Telemetry | None = None,
     delays: Sequence[float] = (2.0, 4.0),
+    anew: Callable[[], Iterator[float]] | None = None,
     due: float = 0.0,
     cancel_at: float | None = None,
 ) -> Seen:
@@ -73,8 +75,9 @@ async def live(
         if cancel_at is not None:
             scope.deadline = cancel_at
         clock = Clock(epoch=EPOCH, zero=0.0)
-        delay: Iterator[float] = iter(delays)
-        seen.accepted = await drive(device, wire(hold), due, delay, clock, seen.attempts.append, seen.lives.append)
+        seen.accepted = await drive(
+            device, wire(hold), due, iter(delays), clock, seen.attempts.append, seen.lives.append, anew
+        )
     seen.ended = trio.current_time()
     return seen
 
@@ -236,10 +239,82 @@ async def test_lost_connection_is_a_failed_try_and_the_stay_goes_on_to_the_same_
 async def test_connection_that_comes_back_after_the_end_of_the_stay_ends_at_once(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    seen = await live(monkeypatch, Session(lost_after=9.9), hold=10, telemetry=TELEMETRY)
+    seen = await live(monkeypatch, Session(lost_after=7.9), hold=10, telemetry=TELEMETRY)
 
-    assert (seen.accepted, seen.ended) == (True, about(0.5 + 9.9 + 2 + 0.5))
+    assert (seen.accepted, seen.ended) == (True, about(0.5 + 7.9 + 2 + 0.5))
     assert [(each.published, each.acknowledged) for each in seen.attempts] == [(1, 1), (0, 0)]
+
+
+@pytest.mark.parametrize("lost_after", [8.0, 9.9])
+async def test_try_that_would_begin_after_the_end_of_the_stay_is_not_made(
+    lost_after: float, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    seen = await live(monkeypatch, Session(lost_after=lost_after), hold=10, telemetry=TELEMETRY)
+
+    assert (seen.accepted, seen.ended) == (False, about(0.5 + lost_after))
+    assert [(each.failure, each.published, each.acknowledged) for each in seen.attempts] == [(LOST, 1, 1)]
+
+
+async def test_device_that_was_never_accepted_is_not_bound_by_the_length_of_a_stay(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    seen = await live(monkeypatch, refused(), refused(), hold=1)
+
+    assert (seen.accepted, len(seen.attempts), seen.ended) == (True, 3, about(7.5 + 1))
+
+
+async def test_stay_goes_on_however_often_it_loses_its_connection(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Six times, with five tries; as long as each comes back, its waits are those of a device at its first refusal."""
+    script: list[Failure | Session] = [refused(), *[Session(lost_after=5)] * 6]
+    seen = await live(monkeypatch, *script, hold=60, delays=(2.0, 4.0, 8.0, 16.0), anew=lambda: iter((3.0, 6.0, 12.0)))
+
+    assert (seen.accepted, seen.ended) == (True, about(3 + 60))
+    assert [each.failure for each in seen.attempts] == [refused(), *[LOST] * 6, None]
+    waits = [each.start - before.end for before, each in pairwise(seen.attempts)]
+    assert waits == pytest.approx([2, *[3] * 6], abs=1e-6)
+    assert [each.intended_start for each in seen.attempts] == [each.start for each in seen.attempts]
+    assert [each.number for each in seen.lives] == [2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_device_that_lost_its_connection_and_is_refused_uses_its_tries_up(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    script: list[Failure | Session] = [refused(), Session(lost_after=5), *[refused()] * 9]
+    seen = await live(monkeypatch, *script, hold=600, delays=(2.0, 4.0), anew=lambda: iter((3.0, 6.0)))
+
+    assert (seen.accepted, len(seen.attempts)) == (False, 4)
+    waits = [each.start - before.end for before, each in pairwise(seen.attempts)]
+    assert waits == pytest.approx([2, 3, 6], abs=1e-6)
+
+
+async def test_device_that_lost_its_connection_and_is_refused_tries_to_the_end_of_its_stay_only(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    script: list[Failure | Session] = [Session(lost_after=1), *[refused()] * 9]
+    seen = await live(monkeypatch, *script, hold=10, anew=lambda: repeat(2.0))
+
+    assert (seen.accepted, seen.ended) == (False, about(9.0))
+    assert [each.start for each in seen.attempts] == [at(0), at(3.5), at(6), at(8.5)]
+
+
+@pytest.mark.parametrize("kind", [FailureKind.CONNACK_REFUSED, FailureKind.CLOSED_BEFORE_CONNACK])
+async def test_refusal_gives_no_new_tries(
+    kind: FailureKind, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    seen = await live(monkeypatch, *[refused(kind)] * 9, hold=10, anew=lambda: repeat(2.0))
+
+    assert (seen.accepted, len(seen.attempts)) == (False, 3)
+    assert {each.connack_code for each in seen.attempts} == {5 if kind is FailureKind.CONNACK_REFUSED else None}
+
+
+async def test_tries_run_on_through_lost_connections_where_none_are_given_anew(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    seen = await live(monkeypatch, *[Session(lost_after=5)] * 9, hold=600)
+
+    assert (seen.accepted, [each.failure for each in seen.attempts]) == (False, [LOST] * 3)
 
 
 async def test_device_that_was_accepted_and_cannot_come_back_is_not_accepted_in_the_end(
@@ -313,12 +388,49 @@ async def test_message_that_is_not_acknowledged_counts_as_published_and_the_devi
     assert (attempt.published, attempt.acknowledged, attempt.failure) == (4, 3, None)
 
 
-async def test_messages_that_a_slow_server_kept_from_being_sent_are_left_out(
+async def test_messages_that_a_slow_server_kept_from_being_sent_are_sent_as_soon_as_it_answers(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     seen = await live(monkeypatch, Session(answers=[25.0]), hold=50, telemetry=TELEMETRY)
 
-    assert seen.published_at == [[4.5, 34.5, 44.5]]
+    assert seen.published_at == [[4.5, 29.5, 29.5, 34.5, 44.5]]
+    told = [payload for _, _, payload in seen.net.clients[0].messages]
+    assert [each["message"] for each in told] == [1, 2, 3, 4, 5]
+    assert [each["at"] - EPOCH for each in told] == pytest.approx([4.5, 29.5, 29.5, 34.5, 44.5], abs=1e-3)
+    assert [(each.published, each.acknowledged) for each in seen.attempts] == [(5, 5)]
+
+
+async def test_messages_that_are_late_are_sent_one_after_another_until_the_device_has_caught_up(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    seen = await live(monkeypatch, Session(answers=[25.0, 4.0, 4.0, UNANSWERED, 1.0]), hold=70, telemetry=TELEMETRY)
+
+    assert seen.published_at == [[4.5, 29.5, 33.5, 37.5, 44.5, 54.5, 64.5]]
+    assert [(each.published, each.acknowledged) for each in seen.attempts] == [(7, 6)]
+
+
+async def test_server_that_is_slower_than_the_rhythm_is_sent_the_next_message_at_each_answer(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    seen = await live(monkeypatch, Session(answers=[15.0] * 9), hold=60, telemetry=TELEMETRY)
+
+    assert seen.published_at == [[4.5, 19.5, 34.5, 49.5]]
+
+
+async def test_messages_that_are_still_late_at_the_end_of_the_stay_are_not_sent(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    seen = await live(monkeypatch, Session(answers=[47.0]), hold=50, telemetry=TELEMETRY)
+
+    assert (seen.published_at, seen.ended) == ([[4.5]], about(51.5))
+
+
+async def test_messages_that_were_late_when_the_connection_was_lost_are_not_sent_over_the_next(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    seen = await live(monkeypatch, Session(lost_after=29, answers=[99.0]), hold=50, telemetry=TELEMETRY)
+
+    assert seen.published_at == [[4.5], [36.0, 46.0]]
 
 
 async def test_connection_lost_with_a_message_under_way_counts_it_as_published_only(

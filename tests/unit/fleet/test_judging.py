@@ -1,10 +1,12 @@
 """The verdicts of a run, out of its record."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from devicesim.fleet import world as world_module
 from devicesim.fleet.judging import verdicts
 from devicesim.fleet.spec import Fleet
 from devicesim.fleet.world import user_expectation
@@ -12,6 +14,7 @@ from devicesim.outcome import Attempt, DeviceOutcome, Failure, Holding, Stage, V
 from devicesim.record.facts import DeviceRecord, Drop, Phase, RunFacts
 from devicesim.record.store import RunReader, RunWriter
 from devicesim.record.verdict import DeviceFacts, judge
+from devicesim.rules import Expectation, expect
 from tests.fleet_support import EPOCH, fleet_of, refused, world_of
 
 RUN = RunFacts(fleet="walk", fleet_file="", version="0", target="emulator", started_at=EPOCH)
@@ -227,6 +230,31 @@ def test_record_where_nobody_is_expected_is_a_stray_one_also_of_a_shared_certifi
     assert ["also registered in b" in each.reason for each in found.values()] == [True, True]
 
 
+def test_device_is_not_excused_by_its_own_expectation(record: Record) -> None:
+    """Accepted at once: of the two only the first is expected in ``a``, so that it was not the other who was first."""
+    record.device(0, "first", "c0", None)
+    record.device(1, "second", "c0", refused(), None)
+    record.held(Phase.AFTER, "a", "c0")
+    record.held(Phase.AFTER, "b", "c0")
+
+    found = record.verdicts()
+
+    assert found == {0: record.judged(0, elsewhere={"b"}), 1: record.judged(1, elsewhere={"a"})}
+    assert "accepted on the first try, which IoT Core drops" in found[0].reason
+
+
+def test_record_that_was_there_before_is_not_a_stray_one(record: Record) -> None:
+    record.held(Phase.BEFORE, "b", "c0")
+    record.device(0, "first", "c0", refused(), None, held=True)
+    record.held(Phase.AFTER, "a", "c0")
+    record.held(Phase.AFTER, "b", "c0")
+
+    found = record.verdicts()
+
+    assert found == {0: record.judged(0)}
+    assert (found[0].agrees, found[0].account) == (True, "a")
+
+
 def test_unfinished_device_counts_for_those_with_its_certificate(record: Record) -> None:
     record.device(0, "first", "c0", refused(), None)
     record.device(1, "second", "c0", refused())
@@ -250,6 +278,43 @@ def test_certificate_that_was_known_before_is_judged_by_what_is_then_expected(re
     assert found == {0: record.judged(0), 1: record.judged(1)}
     assert found[0].agrees
     assert "accepted on the first try, which IoT Core drops" in found[1].reason
+
+
+def test_oracle_is_asked_once_for_all_whose_certificates_were_known_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a thing and an id of its own, on which nothing hangs; where it stands, and how, is the oracle's."""
+    asked = []
+
+    def counted(views: object, **options: object) -> Expectation:
+        asked.append(views)
+        return expect(views, **options)  # type: ignore[arg-type]  # handed through
+
+    monkeypatch.setattr(world_module, "expect", counted)
+    world = world_of(fleet_of(text=SHARED))
+
+    def held(number: int, **changes: str) -> Holding:
+        made = Holding(
+            account="a", certificate_id=f"c{number}", status="ACTIVE", mode="SNI_ONLY", things=(f"t{number}",)
+        )
+        return replace(made, **changes)  # type: ignore[arg-type]  # texts all
+
+    alike = [world.expectation("first", (held(number),)) for number in range(50)]
+    assert (len(asked), {each.account for each in alike}) == (1, {"a"})
+    assert alike == [alike[0]] * 50
+    others = [
+        world.expectation("first"),
+        world.expectation("first", (held(0, status="INACTIVE"),)),
+        world.expectation("first", (held(0, mode="DEFAULT"),)),
+        world.expectation("first", (held(0, account="b"),)),
+        world.expectation("first", (held(0), held(0, account="b"))),
+        world.expectation("second", (held(0),)),
+    ]
+    assert len(asked) == 1 + len(others)
+    fresh = world_of(fleet_of(text=SHARED))
+    assert alike[7] == fresh.expectation("first", (held(7),))
+    assert [others[1], others[5]] == [
+        fresh.expectation("first", (held(9, status="INACTIVE"),)),
+        fresh.expectation("second", (held(9),)),
+    ]
 
 
 def test_users_own_expectation_counts(tmp_path: Path) -> None:

@@ -148,11 +148,13 @@ def test_attempt_says_in_which_account_the_oracle_expects_the_device(run: Run) -
 def test_refused_device_that_is_accepted_in_the_end(run: Run) -> None:
     run.start(0)
     assert run.counts() == {"started": 1, "waiting": 1}
+    assert run.recording.unfinished == {0}
     run.recording.attempt(tried(0), live=False)
     assert run.counts() == {"started": 1, "waiting": 1, "attempts": 1}
+    assert run.recording.unfinished == {0}
     run.recording.attempt(tried(0, 2, accepted=True), live=False)
     assert run.counts() == {"started": 1, "attempts": 2, "accepted": 1}
-    assert run.recording.unfinished == {0}
+    assert run.recording.unfinished == frozenset()
     run.recording.finished(0, accepted=True)
 
     assert run.counts() == {"started": 1, "attempts": 2, "accepted": 1}
@@ -201,6 +203,43 @@ def test_connection_that_lives_is_one_attempt_told_several_times(run: Run) -> No
     assert [each[0] for each in run.watching.told].count("finished") == 1
 
 
+def test_device_that_was_accepted_is_not_unfinished_while_it_stays_nor_while_it_tries_to_come_back(run: Run) -> None:
+    for number in range(4):
+        run.start(number)
+    run.recording.attempt(tried(1, connack_code=5), live=False)
+    run.recording.attempt(tried(2, accepted=True), live=True)
+    run.recording.attempt(tried(3, accepted=True), live=True)
+    run.recording.attempt(tried(3, accepted=True, failure=LOST), live=False)
+    run.recording.attempt(tried(3, 2), live=False)
+
+    assert run.recording.unfinished == {0, 1}
+    for number in range(4):
+        run.recording.finished(number, accepted=number == 2)
+    assert run.recording.unfinished == frozenset()
+
+
+def test_first_start_is_the_earliest_that_any_device_was_to_make(run: Run) -> None:
+    """Not the first that is told of: a try is told when it is over, and several processes tell of theirs. Until one is,
+    the run has begun all the same when a start is told."""
+    seen = [run.recording.first_due]
+    for number, due, live in ((0, 3.0, False), (1, 4.0, True), (2, 1.0, True), (3, 2.0, False)):
+        run.start(number)
+        seen.append(run.recording.first_due)
+        run.recording.attempt(tried(number, accepted=live, intended_start=EPOCH + due), live=live)
+    seen.append(run.recording.first_due)
+
+    assert seen == [None, NOW, EPOCH + 3, EPOCH + 3, EPOCH + 1, EPOCH + 1]
+
+
+def test_further_tries_are_no_first_start(run: Run) -> None:
+    run.start(0)
+    run.recording.attempt(tried(0, intended_start=EPOCH + 3), live=False)
+    for live in (True, True, False):
+        run.recording.attempt(tried(0, 2, accepted=True, intended_start=EPOCH + 2), live=live)
+
+    assert run.recording.first_due == EPOCH + 3
+
+
 def test_device_that_comes_back_after_its_connection_was_lost_is_accepted_once(run: Run) -> None:
     run.start(0)
     run.recording.attempt(tried(0, accepted=True, published=0), live=True)
@@ -247,6 +286,7 @@ def test_dropped_start_is_on_record_and_counted(run: Run) -> None:
         run.recording.dropped(drop)
 
     assert run.counts() == {"dropped": 2}
+    assert run.recording.first_due is None
     assert run.watching.told == [("dropped", "second", "a"), ("dropped", "first", "a")]
     assert run.recording.unfinished == frozenset()
     with run.read() as reader:
@@ -336,10 +376,10 @@ def test_progress_adds_up_and_agrees_with_the_record(steps: list[tuple[int, str,
             assert progress.connected == len(lives)
             assert 0 <= progress.accepted + progress.given_up <= progress.started == len(over)
 
-        assert run.recording.unfinished == {device for device, ended in over.items() if not ended}
         with run.read() as reader:
             attempts = list(reader.attempts())
         accepted = {each.device for each in attempts if each.connack_code == 0}
+        assert run.recording.unfinished == {device for device, ended in over.items() if not ended} - accepted
         assert run.progress.attempts == len(attempts) == numbers.total()
         assert run.progress.published == sum(each.published or 0 for each in attempts)
         assert run.progress.accepted == len(accepted)

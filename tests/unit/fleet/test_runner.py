@@ -1,5 +1,6 @@
 """One run: how it ends, and what is then on record. The accounts and the devices are made up."""
 
+import signal
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,19 +10,24 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from devicesim.cli import running
+from devicesim.cli.output import EXIT_INTERRUPTED
+from devicesim.cli.running import RunOptions
+from devicesim.cli.target import TargetOptions
 from devicesim.cloud.account import AccountAccess
-from devicesim.errors import ClusterError, DevicesimError, TargetError
+from devicesim.errors import ClusterError, DevicesimError, KeyMaterialError, TargetError
 from devicesim.fleet import device as device_module
 from devicesim.fleet import runner as module
 from devicesim.fleet.device import Clock
+from devicesim.fleet.judging import verdicts
 from devicesim.fleet.runner import Run, run_facts
 from devicesim.fleet.shard import ShardPlan, Sink, Started
 from devicesim.fleet.spec import Fleet
 from devicesim.fleet.target import Target, accesses
-from devicesim.outcome import Attempt, Holding, Stage
+from devicesim.outcome import Attempt, DeviceOutcome, Failure, Holding, Stage, Verdict
 from devicesim.record.facts import Drop, Phase, RunStatus
 from devicesim.record.store import RunReader, RunWriter
-from tests.fleet_support import EPOCH, FakeNet, Session, endpoints, fleet_of, material, refused
+from tests.fleet_support import EPOCH, FLEET, FakeNet, Session, endpoints, fleet_of, material, refused
 
 ALL = [f"certificate-{n}" for n in range(9)]
 
@@ -108,7 +114,7 @@ class Devices:
 
     def tried(self, number: int, attempt: int = 1, *, accepted: bool = False, live: bool = False) -> None:
         assert self.sink is not None
-        start = EPOCH + 10.0 * attempt
+        start = EPOCH + trio.current_time() + 10.0 * (attempt - 1)
         told = Attempt(
             device=number,
             number=attempt,
@@ -157,8 +163,8 @@ Make = Callable[..., Made]
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     writers: list[RunWriter] = []
 
-    def made(script: Script, *more: str, held: Collection[str] = ALL, **options: Any) -> Made:
-        fleet = fleet_of(*more)
+    def made(script: Script, *more: str, held: Collection[str] = ALL, text: str = FLEET, **options: Any) -> Made:
+        fleet = fleet_of(*more, text=text)
         accounts = Accounts(fleet, held)
         monkeypatch.setattr(module, "AccountClient", accounts.client)
         monkeypatch.setattr(module, "data_endpoint", accounts.endpoint)
@@ -200,7 +206,11 @@ async def test_run_sets_up_drives_asks_and_judges(make: Make, autojump_clock: Mo
     assert made.accounts.asked == [("a", None), ("b", None), ("a", set(ALL[:3])), ("b", set(ALL[:3]))]
     with made.read() as reader:
         assert (reader.run().status, reader.run().ended_at) == (RunStatus.FINISHED, EPOCH + 3)
-        assert [(each.device, each.agrees) for each in reader.verdicts()] == [(0, True), (1, True), (2, True)]
+        assert [(each.device, each.agrees, each.account) for each in reader.verdicts()] == [
+            (0, True, "a"),
+            (1, True, "a"),
+            (2, True, "a"),
+        ]
         assert reader.asked(Phase.BEFORE) == reader.asked(Phase.AFTER) == {"a", "b"}
         assert [(each.kind, each.text, each.account) for each in reader.notes()] == [
             ("setup", "registered the CA", "a"),
@@ -251,7 +261,9 @@ async def lives_on(devices: Devices) -> None:
     await trio.sleep_forever()
 
 
-async def test_interrupted_run_judges_what_came_to_its_end(make: Make, autojump_clock: MockClock) -> None:
+async def test_interrupted_run_judges_who_came_to_an_end_and_who_was_accepted(
+    make: Make, autojump_clock: MockClock
+) -> None:
     made = make(lives_on)
     status: list[RunStatus] = []
 
@@ -267,9 +279,137 @@ async def test_interrupted_run_judges_what_came_to_its_end(make: Make, autojump_
     assert [each for each in made.accounts.asked if each[1] is not None] == [], "nothing more is asked"
     with made.read() as reader:
         assert reader.run().status is RunStatus.INTERRUPTED
-        assert [(each.device, each.account) for each in reader.verdicts()] == [(0, None)]
+        assert [(each.device, each.outcome, each.account) for each in reader.verdicts()] == [
+            (0, DeviceOutcome.PROVISIONED, None),
+            (1, DeviceOutcome.PROVISIONED, None),
+        ]
         assert [each.device for each in reader.attempts()] == [0, 0, 1]
         assert [each.number for each in reader.devices()] == [0, 1, 2]
+
+
+async def test_run_that_is_interrupted_while_devices_stay_judges_those_that_were_accepted(
+    make: Make, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Real devices: four are connected for long, one lost its connection, one waits for its third try."""
+    scripts: dict[str, list[Failure | Session]] = {
+        "walk-000001": [refused(), Session(lost_after=4.0)],
+        "walk-000002": [refused()] * 2,
+    }
+    monkeypatch.setattr(device_module, "open_mqtt", FakeNet(lambda name: scripts.get(name, [refused()])))
+    text = FLEET.replace("first_delay = [2, 2]", "first_delay = [3, 3]")
+    made = make(
+        all_well, "[arrival]\nburst = { size = 6, every = 12 }", "[session]\nhold = 3600", text=text, driver=None
+    )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.run.execute)
+        await trio.sleep(10.0)
+        made.run.interrupt()
+
+    progress = made.run.progress
+    assert (progress.started, progress.accepted, progress.connected, progress.given_up) == (6, 5, 4, 0)
+    with made.read() as reader:
+        assert reader.run().status is RunStatus.INTERRUPTED
+        number = {each.client_id: each.number for each in reader.devices()}
+        told = {each.device: each for each in reader.verdicts()}
+    assert sorted(told) == sorted(set(range(6)) - {number["walk-000002"]})
+    assert {each.outcome for each in told.values()} == {DeviceOutcome.PROVISIONED}
+    assert [each.time_to_provision for each in told.values()] == pytest.approx([4.0] * 5)
+
+
+@dataclass
+class Judging:
+    """Judges as ever, and has something happen in the midst of it."""
+
+    after: int
+    then: Callable[[], None]
+    made: int = 0
+
+    def __call__(self, *given: Any, **options: Any) -> Iterator[Verdict]:
+        for verdict in verdicts(*given, **options):
+            self.made += 1
+            if self.made == self.after:
+                self.then()
+            yield verdict
+
+
+async def all_nine(devices: Devices) -> None:
+    for number in range(9):
+        devices.whole(number)
+    await trio.lowlevel.checkpoint()
+
+
+async def test_run_that_is_ended_while_it_judges_ends_within_a_few_verdicts(
+    make: Make, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    made, scope = make(all_nine), trio.CancelScope()
+    judging = Judging(after=5, then=scope.cancel)
+    monkeypatch.setattr(module, "verdicts", judging)
+    monkeypatch.setattr(module, "VERDICTS_AT_ONCE", 3)
+
+    with scope:
+        await made.run.execute()
+
+    assert (scope.cancelled_caught, judging.made, made.accounts.closed) == (True, 7, 2)
+    assert made.run.progress.phase == "judging"
+    with made.read() as reader:
+        assert reader.run().status is RunStatus.INTERRUPTED
+        assert [each.device for each in reader.verdicts()] == list(range(7))
+        assert len(list(reader.attempts())) == 18
+
+
+async def test_run_that_is_interrupted_while_it_judges_judges_all(
+    make: Make, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    made = make(all_nine)
+    monkeypatch.setattr(module, "verdicts", Judging(after=5, then=made.run.interrupt))
+    monkeypatch.setattr(module, "VERDICTS_AT_ONCE", 3)
+
+    assert await made.run.execute() is RunStatus.INTERRUPTED
+    with made.read() as reader:
+        assert [(each.device, each.agrees) for each in reader.verdicts()] == [(n, True) for n in range(9)]
+
+
+@pytest.mark.parametrize(("presses", "judged"), [(1, 9), (2, 6)])
+async def test_first_ctrl_c_judges_and_the_second_ends_that_too(
+    presses: int,
+    judged: int,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command, with its signals, but for the target."""
+
+    def press() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    async def interrupted(devices: Devices) -> None:
+        await all_nine(devices)
+        press()
+        await trio.sleep_forever()
+
+    made = make(interrupted)
+    judging = Judging(after=2 if presses == 2 else 0, then=press)
+    monkeypatch.setattr(module, "verdicts", judging)
+    monkeypatch.setattr(module, "VERDICTS_AT_ONCE", 1)
+
+    async def opened(*_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return made.run._target, None, lambda _: made.devices
+
+    monkeypatch.setattr(running._One, "_open", opened)
+    target = TargetOptions.of("emulator", None, None, None)
+    options = RunOptions(target=target, directory=tmp_path / "command", quiet=True, as_json=True)
+
+    assert await running.main(fleet_of(), material(), options) == EXIT_INTERRUPTED
+    told = capsys.readouterr()
+    assert ("once more to stop at once" in told.err, "what was recorded is in" in told.err) == (True, presses == 2)
+    assert judging.made == judged if presses == 1 else judging.made < judged
+    with RunReader(tmp_path / "command" / running.RECORD_NAME) as reader:
+        assert reader.run().status is RunStatus.INTERRUPTED
+        assert len(list(reader.verdicts())) == judging.made
 
 
 async def test_run_that_is_interrupted_in_setup_has_a_whole_record(make: Make, autojump_clock: MockClock) -> None:
@@ -306,7 +446,9 @@ async def test_threshold_ends_the_devices_and_the_accounts_are_still_asked(
     assert ("a", set(ALL[:3])) in made.accounts.asked
     with made.read() as reader:
         assert reader.run().status is RunStatus.ABORTED
-        assert {each.device: each.agrees for each in reader.verdicts()} == {0: True, 1: False}
+        # the third is connected: accepted at once, of a certificate that nobody knew
+        assert {each.device: each.agrees for each in reader.verdicts()} == {0: True, 1: False, 2: False}
+        assert {each.device: each.account for each in reader.verdicts()} == {0: "a", 1: None, 2: "a"}
         kept, ended = reader.thresholds()
         assert (kept.metric, kept.aborted_at) == ("attempts", None)
         assert (ended.metric, ended.expression, ended.abort_on_fail) == ("provision_success", "rate>0.9", True)
@@ -320,6 +462,70 @@ async def test_threshold_does_not_end_the_run_before_its_delay(make: Make, autoj
     with made.read() as reader:
         aborted_at = reader.thresholds()[1].aborted_at
     assert aborted_at == pytest.approx(EPOCH + 20, abs=0.51)
+
+
+async def test_time_before_the_first_start_is_no_part_of_a_thresholds_delay(
+    make: Make, autojump_clock: MockClock
+) -> None:
+    """Workers are mustered and devices minted first."""
+
+    async def after_a_while(devices: Devices) -> None:
+        await trio.sleep(40)
+        await one_gives_up(devices)
+
+    made = make(after_a_while, THRESHOLD % ', delay_abort_eval = "20s"')
+
+    assert await made.run.execute() is RunStatus.ABORTED
+    with made.read() as reader:
+        aborted_at = reader.thresholds()[1].aborted_at
+    assert aborted_at == pytest.approx(EPOCH + 60, abs=0.51)
+
+
+async def test_counters_rate_is_that_of_the_time_since_the_first_start(make: Make, autojump_clock: MockClock) -> None:
+    """Two tries a second from the 40th second on, which over the whole run are far fewer."""
+
+    async def after_a_while(devices: Devices) -> None:
+        await trio.sleep(40)
+        for number in range(9):
+            devices.whole(number)
+            await trio.sleep(1)
+
+    made = make(after_a_while, '[thresholds]\nattempts = [{ threshold = "rate>1.5", abort_on_fail = true }]')
+
+    assert await made.run.execute() is RunStatus.FINISHED
+
+
+async def test_starts_that_are_dropped_end_the_run_also_before_any_device_has_told_of_a_try(
+    make: Make, autojump_clock: MockClock
+) -> None:
+    """A server that swallows what it is sent: each try takes as long as its deadlines."""
+
+    async def swallowed(devices: Devices) -> None:
+        assert devices.sink is not None
+        await trio.sleep(40)
+        devices.start(0)
+        await trio.sleep(2)
+        devices.sink.dropped(Drop(device=1, group="first", due=EPOCH + 42))
+        await trio.sleep_forever()
+
+    made = make(swallowed, '[thresholds]\ndropped_starts = [{ threshold = "count<1", abort_on_fail = true }]')
+
+    assert await made.run.execute() is RunStatus.ABORTED
+    with made.read() as reader:
+        assert reader.thresholds()[0].aborted_at == pytest.approx(EPOCH + 42, abs=0.51)
+
+
+async def test_rate_that_is_too_low_from_the_first_start_on_ends_the_run(make: Make, autojump_clock: MockClock) -> None:
+    async def one_only(devices: Devices) -> None:
+        await trio.sleep(40)
+        devices.whole(0)
+        await trio.sleep_forever()
+
+    made = make(one_only, '[thresholds]\nattempts = [{ threshold = "rate>0.1", abort_on_fail = true }]')
+
+    assert await made.run.execute() is RunStatus.ABORTED
+    with made.read() as reader:
+        assert reader.thresholds()[0].aborted_at == pytest.approx(EPOCH + 40 + 20, abs=0.51)
 
 
 async def test_interruption_after_a_threshold_ended_the_devices_is_the_runs_end(
@@ -339,7 +545,7 @@ async def test_interruption_after_a_threshold_ended_the_devices_is_the_runs_end(
 
     assert await made.run.execute() is RunStatus.INTERRUPTED
     with made.read() as reader:
-        assert {each.device: each.account for each in reader.verdicts()} == {0: None, 1: None}
+        assert {each.device: each.account for each in reader.verdicts()} == {0: None, 1: None, 2: None}
         assert reader.thresholds()[1].aborted_at is not None
 
 
@@ -388,17 +594,53 @@ async def test_run_that_is_failed_from_outside_is_judged_and_raises_the_reason(
 
     assert caught == [reason]
     with made.read() as reader:
-        assert [each.device for each in reader.verdicts()] == [0]
+        assert [each.device for each in reader.verdicts()] == [0, 1]
 
 
-async def test_devices_that_cannot_be_driven_are_the_users_to_know_of(make: Make, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClusterError("worker one takes no devices"),
+        KeyMaterialError("bundle 7.pem holds no private key"),
+        TargetError("account 'a' does not answer"),
+    ],
+)
+async def test_devices_that_cannot_be_driven_on_are_judged_and_the_reason_is_raised(
+    error: DevicesimError, make: Make, autojump_clock: MockClock
+) -> None:
     async def gone(devices: Devices) -> None:
-        raise ClusterError("worker one takes no devices")
+        devices.whole(0)
+        devices.start(1)
+        devices.tried(1, accepted=True, live=True)
+        devices.start(2)
+        devices.tried(2)
+        await trio.sleep(5)
+        raise error
 
     made = make(gone)
-    with pytest.RaisesGroup(ClusterError, flatten_subgroups=True):
+    with pytest.raises(type(error)) as caught:
         await made.run.execute()
+
+    assert caught.value is error
     assert made.accounts.closed == 2
+    assert [each for each in made.accounts.asked if each[1] is not None] == []
+    with made.read() as reader:
+        assert [(each.device, each.account) for each in reader.verdicts()] == [(0, None), (1, None)]
+        assert reader.run().status is RunStatus.INTERRUPTED
+
+
+async def test_mistake_of_ours_in_a_driver_is_not_taken_for_the_runs_end(make: Make, autojump_clock: MockClock) -> None:
+    async def broken(devices: Devices) -> None:
+        devices.whole(0)
+        raise ZeroDivisionError
+
+    made = make(broken)
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        await made.run.execute()
+
+    assert made.accounts.closed == 2
+    with made.read() as reader:
+        assert list(reader.verdicts()) == []
 
 
 async def test_dropped_starts_and_devices_without_identity_are_on_record(make: Make, autojump_clock: MockClock) -> None:
@@ -424,10 +666,12 @@ async def test_whole_run_of_real_devices_in_this_process(
     make: Make, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """All but accounts and network is as it is: minting, schedule, retries, stay, messages, record, verdicts."""
-    net = FakeNet(lambda name: [refused(), Session(lost_after=3.0)] if name == "walk-000001" else [refused()])
+    net = FakeNet(
+        lambda name: [refused(), Session(lost_after=2.0)] if name == "walk-000001" else [refused()], seconds=1.0
+    )
     monkeypatch.setattr(device_module, "open_mqtt", net)
     made = make(
-        all_well, '[arrival]\nrate = "2/s"', "[groups.first.telemetry]\nevery = 1", "[session]\nhold = 5", driver=None
+        all_well, '[arrival]\nrate = "2/s"', "[groups.first.telemetry]\nevery = 1", "[session]\nhold = 6", driver=None
     )
     made.accounts.held = ()
     original = made.accounts.holdings
@@ -448,7 +692,7 @@ async def test_whole_run_of_real_devices_in_this_process(
         assert [each.agrees for each in reader.verdicts()] == [True] * 9
         attempts = list(reader.attempts())
         assert len(attempts) == 19
-        assert progress.published == sum(each.published or 0 for each in attempts) == 6 * 5 - 2
+        assert progress.published == sum(each.published or 0 for each in attempts) == 6 * 6 - 3
         assert sum(each.starts for each in reader.samples()) == 9
         due = [each.intended_start for each in attempts if each.number == 1]
         assert due == pytest.approx([EPOCH + module.LEAD_SECONDS + n / 2 for n in range(9)])

@@ -12,6 +12,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from OpenSSL import crypto
 from trio.testing import MockClock
 
 from devicesim.errors import KeyMaterialError
@@ -20,9 +21,9 @@ from devicesim.fleet import shard as module
 from devicesim.fleet.device import Clock, Device, Record, Wire
 from devicesim.fleet.identities import Material, Minter, minter
 from devicesim.fleet.pacing import split
-from devicesim.fleet.shard import ShardPlan, ShardRun, schedule
+from devicesim.fleet.shard import Door, ShardPlan, ShardRun, schedule
 from devicesim.fleet.spec import Fleet
-from devicesim.outcome import Failure
+from devicesim.outcome import Failure, FailureKind, Stage
 from devicesim.pki.identity import Identity, certificate_pem, private_key_pem
 from tests.fleet_support import (
     EPOCH,
@@ -49,6 +50,8 @@ class Driven:
     dues: dict[int, float] = field(default_factory=dict)
     devices: dict[int, Device] = field(default_factory=dict)
     delays: dict[int, list[float]] = field(default_factory=dict)
+    anew: dict[int, list[float]] = field(default_factory=dict)
+    """The delays after a connection that was lost."""
     at_once: int = 0
     most: int = 0
 
@@ -61,10 +64,13 @@ class Driven:
         clock: Clock,
         record: Record,
         live: Record | None = None,
+        anew: Callable[[], Iterator[float]] | None = None,
     ) -> bool:
         del wire, clock, record, live
+        assert anew is not None
         self.starts[device.number], self.dues[device.number] = trio.current_time(), due
         self.devices[device.number], self.delays[device.number] = device, list(delays)
+        self.anew[device.number] = [*anew(), *anew()]
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await trio.sleep(self.seconds(device.number))
@@ -186,11 +192,14 @@ def near_one(seconds: float) -> object:
 
 async def test_all_shares_together_are_the_whole_run(driven: Driven, autojump_clock: MockClock) -> None:
     """Same devices, same identities, same due times, same delays before they try again."""
-    fleet = fleet_of('[arrival]\nrate = "10/s"').resized(50)
+    text = fleet_of().text.replace("first_delay = [2, 2]", "first_delay = [1, 9]")
+    fleet = fleet_of('[arrival]\nrate = "10/s"', text=text).resized(50)
     whole = await run(plan_of(fleet), first=1.0)
-    dues, delays, starts = dict(driven.dues), dict(driven.delays), {each.number: each for each in whole.devices}
+    dues, starts = dict(driven.dues), {each.number: each for each in whole.devices}
+    delays, anew = dict(driven.delays), dict(driven.anew)
     driven.dues.clear()
     driven.delays.clear()
+    driven.anew.clear()
 
     shares = Told()
     begin = trio.current_time() + 1
@@ -199,7 +208,11 @@ async def test_all_shares_together_are_the_whole_run(driven: Driven, autojump_cl
 
     assert {each.number: each for each in shares.devices} == starts
     assert {number: due - begin + 1.0 for number, due in driven.dues.items()} == pytest.approx(dues)
-    assert driven.delays == delays
+    assert (driven.delays, driven.anew) == (delays, anew)
+    assert len({first for first, *_ in delays.values()}) == 50, "each device waits its own time"
+    # of three tries two are after a wait; those of a fleet that lost its connections together are spread each time
+    assert {len(each) for each in anew.values()} == {2 * 2}
+    assert len({first for each in anew.values() for first in each[::2]} - {each[0] for each in delays.values()}) == 100
     assert len({each.certificate_id for each in shares.devices}) == 50
 
 
@@ -294,6 +307,14 @@ async def test_start_that_is_due_while_too_many_are_under_way_is_dropped_and_tol
     assert sorted(told.of("finished")) == told.of("started")
 
 
+async def test_start_that_is_dropped_late_was_due_all_the_same(driven: Driven, autojump_clock: MockClock) -> None:
+    driven.seconds = lambda _: 100.0
+    await trio.sleep(20)
+    told = await run(plan_of(fleet_of('[arrival]\nrate = "1/s"\nmax_under_way = 7')), first=5.0)
+
+    assert [(each.device, each.due) for each in told.drops] == [(7, EPOCH + 12), (8, EPOCH + 13)]
+
+
 async def test_limit_that_is_not_reached_drops_nothing(driven: Driven, autojump_clock: MockClock) -> None:
     driven.seconds = lambda _: 2.5
     told = await run(plan_of(fleet_of('[arrival]\nrate = "1/s"\nmax_under_way = 3')))
@@ -325,6 +346,65 @@ async def test_devices_are_minted_ahead_of_their_time_and_in_step_with_it(
     assert len(ahead) == 100
     assert min(ahead.values()) >= 0
     assert all(each == pytest.approx(1.0, abs=0.101) for member, each in ahead.items() if member > 10)
+
+
+@dataclass
+class Prepared:
+    """Counts what OpenSSL's objects are made of, and when."""
+
+    at: list[float] = field(default_factory=list)
+    unreadable: bool = False
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        prepare = Identity.prepare
+
+        def counted(identity: Identity) -> object:
+            self.at.append(trio.current_time())
+            if self.unreadable:
+                raise crypto.Error([("asn1 encoding routines", "", "unknown public key type")])
+            return prepare(identity)
+
+        monkeypatch.setattr(Identity, "prepare", counted)
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> Prepared:
+    made = Prepared()
+    made.patch(monkeypatch)
+    return made
+
+
+async def test_what_openssl_needs_of_a_device_is_made_when_it_is_minted(
+    driven: Driven, minted: Minted, prepared: Prepared, autojump_clock: MockClock
+) -> None:
+    minted.wrong = frozenset({("g", 30)})
+    await run(plan_of(many(100, '[arrival]\nrate = "10/s"')))
+
+    assert prepared.at == [at for (_, member), at in minted.at.items() if member != 30]
+    assert len(prepared.at) == len(driven.starts) == 99
+    assert all(device.identity.prepare() is device.identity.prepare() for device in driven.devices.values()), (
+        "it is there still when the device starts"
+    )
+
+
+async def test_certificate_that_openssl_does_not_read_is_told_by_the_devices_own_try(
+    minted: Minted, prepared: Prepared
+) -> None:
+    prepared.unreadable = True
+    text = many(2).text + "[retry]\nfirst_delay = [0, 0]\nattempts = 2"
+    with trio.fail_after(10):
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            doors = {"a": Door(endpoint="a.localhost", address=listener.socket.getsockname()[:2])}
+            told = await run(plan_of(fleet_of(text=text), doors=doors), first=trio.current_time())
+
+    assert told.failures == {}
+    assert Counter(told.of("attempt")) == {0: 2, 1: 2}
+    assert {event[1:] for event in told.events if event[0] == "finished"} == {(0, False), (1, False)}
+    for attempt in told.attempts:
+        assert attempt.failure is not None
+        assert (attempt.failure.kind, attempt.failure.stage) == (FailureKind.TLS_PROTOCOL_ERROR, Stage.TLS)
+        assert "unknown public key type" in attempt.failure.detail
 
 
 async def test_no_more_wait_for_their_start_than_may(
@@ -537,6 +617,22 @@ async def test_run_that_is_cut_short_tells_those_that_are_connected_and_finishes
     assert sum(each.published or 0 for each in publishing) == sum(len(client.messages) for client in net.clients) - sum(
         each.published or 0 for each in told.attempts
     )
+
+
+async def test_devices_that_stay_come_back_more_often_than_they_try_to_be_accepted(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """A server that ends all connections six times, of devices that try five times: the fleet is not lost to it."""
+    text = fleet_of().text.replace("attempts = 3", "attempts = 5")
+    fleet = fleet_of("[arrival]\nburst = {}", "[session]\nhold = 60", text=text)
+    net = FakeNet(lambda _: [refused(), *[Session(lost_after=5)] * 6])
+    monkeypatch.setattr(device_module, "open_mqtt", net)
+    told = await run(plan_of(fleet))
+
+    assert {event for event in told.events if event[0] == "finished"} == {("finished", n, True) for n in range(9)}
+    assert Counter(told.of("attempt")) == dict.fromkeys(range(9), 8)
+    ends = [each.end - EPOCH for each in told.attempts if each.number == 8]
+    assert ends == pytest.approx([3 + 60] * 9, abs=1e-6)
 
 
 async def test_what_the_process_used_is_told_to_its_last_moment(driven: Driven, autojump_clock: MockClock) -> None:

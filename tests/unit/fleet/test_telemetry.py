@@ -1,7 +1,7 @@
 """What a device publishes, and when."""
 
 import json
-import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -22,33 +22,16 @@ def test_payload_is_json_of_the_size_asked_for_or_what_the_json_takes(size: int)
     assert len(payload) == max(size, len(b'{"message":7,"at":1760000000.123}'))
 
 
-@pytest.mark.parametrize(
-    ("due", "now", "following"),
-    [
-        (100.0, 100.0, 110.0),
-        (100.0, 100.5, 110.0),
-        (100.0, 109.9, 110.0),
-        (100.0, 110.0, 120.0),
-        (100.0, 135.0, 140.0),
-        (100.0, 99.0, 110.0),
-    ],
-)
-def test_next_message_keeps_to_the_rhythm_and_leaves_out_those_missed(due: float, now: float, following: float) -> None:
-    assert telemetry().next_due(due, now) == following
-
-
 @given(
     every=st.floats(0.01, 86_400),
-    due=st.floats(0, 1e7),
-    behind=st.floats(0, 1e6),
+    offset=st.floats(0, 1e7),
+    count=st.integers(1, 50),
 )
-def test_next_message_is_due_within_one_interval_on_the_same_grid(every: float, due: float, behind: float) -> None:
-    now = due + behind
+def test_messages_are_due_in_their_rhythm_and_none_is_left_out(every: float, offset: float, count: int) -> None:
+    made = telemetry(every=every)
+    dues = [offset]
+    for _ in range(count):
+        dues.append(made.next_due(dues[-1]))
 
-    following = telemetry(every=every).next_due(due, now)
-
-    rounding = 4 * math.ulp(now + every) + every * 1e-9
-    assert now - rounding <= following <= now + every + rounding
-    steps = (following - due) / every
-    assert round(steps) >= 1
-    assert abs(steps - round(steps)) * every <= rounding + (following - due) * 1e-9
+    assert dues == pytest.approx([offset + n * every for n in range(count + 1)], abs=1e-6)
+    assert all(later > due for due, later in pairwise(dues)), "a device that is late comes to an end of it"

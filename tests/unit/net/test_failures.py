@@ -1,6 +1,7 @@
 """The table of failures, row by row: what every foreign exception is called at every stage."""
 
 import errno
+import os
 import socket
 
 import pytest
@@ -67,6 +68,12 @@ ROWS: list[tuple[BaseException, Stage, FailureKind, str]] = [
     (oserror(errno.EMFILE), Stage.TCP, K.LOCAL_RESOURCES, "EMFILE"),
     (oserror(errno.ENFILE), Stage.TCP, K.LOCAL_RESOURCES, "ENFILE"),
     (oserror(errno.EADDRNOTAVAIL), Stage.TCP, K.LOCAL_RESOURCES, "EADDRNOTAVAIL"),
+    (
+        OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)),
+        Stage.TCP,
+        K.LOCAL_RESOURCES,
+        "no local port is left",
+    ),
     (oserror(errno.ENOBUFS), Stage.TLS, K.LOCAL_RESOURCES, "ENOBUFS"),
     (oserror(errno.ENOMEM), Stage.SESSION, K.LOCAL_RESOURCES, "ENOMEM"),
     (ssl_error("malloc failure"), Stage.TLS, K.LOCAL_RESOURCES, "malloc failure"),

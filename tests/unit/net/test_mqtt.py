@@ -95,6 +95,7 @@ def connection(
     *,
     deadlines: Deadlines | None = None,
     trace: Trace | None = None,
+    attended: bool = False,
 ) -> _Connection:
     """As open_mqtt makes it, but on this connection."""
 
@@ -107,7 +108,7 @@ def connection(
             await client._connect(trio.current_time, way)
         return client
 
-    return _Connection(connect)
+    return _Connection(connect, attended=attended)
 
 
 async def test_a_socket_without_room_for_connect_times_out_there(autojump_clock: trio.testing.MockClock) -> None:
@@ -303,3 +304,72 @@ async def test_a_crash_in_the_background_task_is_not_hidden() -> None:
 
     assert caught.value.subgroup(KeyError) is not None
     assert tls.closed
+
+
+async def test_an_attended_crash_comes_out_of_the_call_that_attends() -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+
+    async with connection(tls, attended=True) as client:
+        tls.say(KeyError("a bug"))
+        with pytest.raises(KeyError):
+            await client.wait_closed()
+
+    assert tls.closed
+
+
+async def test_an_attended_connection_makes_no_task(autojump_clock: trio.testing.MockClock) -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    before = trio.lowlevel.current_statistics().tasks_living
+
+    async with connection(tls, attended=True) as client:
+        with trio.move_on_after(30):
+            await client.wait_closed()
+        during = trio.lowlevel.current_statistics().tasks_living
+
+    assert during == before
+
+
+async def test_an_attended_keep_alive_goes_on_while_a_request_waits(autojump_clock: trio.testing.MockClock) -> None:
+    """And one that is not answered ends the connection there."""
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    async with connection(tls, MQTTSettings(keep_alive=4), deadlines=Deadlines(request=10), attended=True) as client:
+        tls.sent.clear()
+        with pytest.raises(ConnectionFailed, match="no PUBACK within 10 s"):
+            await client.publish("a", b"", qos=1)
+        pings = tls.sent.count(b"\xc0\x00")
+        with pytest.raises(ConnectionFailed, match="no PINGRESP within 10 s"):
+            await client.receive()
+
+    assert pings == 2
+    assert trio.current_time() == 14
+
+
+@pytest.mark.parametrize("attended", [True, False])
+async def test_waiting_for_the_end_until_a_time(autojump_clock: trio.testing.MockClock, attended: bool) -> None:
+    """Before it is reached keep-alive goes on; after it the connection is as usable as before."""
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+
+    async def pong() -> None:
+        while True:
+            await trio.sleep(0.5)
+            if tls.sent.endswith(b"\xc0\x00"):
+                tls.sent.clear()
+                tls.say(b"\xd0\x00")
+
+    async with (
+        trio.open_nursery() as nursery,
+        connection(tls, MQTTSettings(keep_alive=60), attended=attended) as client,
+    ):
+        nursery.start_soon(pong)
+        for until in (100, 200):
+            await client.wait_closed(until=until)
+            assert trio.current_time() == until
+        tls.say(EndOfStreamError())
+        with pytest.raises(ConnectionFailed, match="closed_after_connack"):
+            await client.wait_closed(until=300)
+        assert trio.current_time() == 200
+        nursery.cancel_scope.cancel()

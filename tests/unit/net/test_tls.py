@@ -3,6 +3,7 @@
 import pytest
 import trio
 import trio.testing
+from OpenSSL import crypto
 from service_identity.exceptions import VerificationError
 
 from devicesim.net.failures import ConnectionFailed
@@ -50,14 +51,41 @@ def test_a_deadline_is_more_than_nothing(name: str, seconds: float) -> None:
 
 def test_names_verified_are_remembered_but_not_without_end() -> None:
     context = TLSContext(TLSSettings(roots=()))
-    certificate = server_identity("*.iot.eu-west-1.localhost").certificate
+    leaf = server_identity("*.iot.eu-west-1.localhost").certificate
+    certificate, other = (
+        crypto.X509.from_cryptography(each) for each in (leaf, server_identity("elsewhere.localhost").certificate)
+    )
 
     for number in range(600):
-        context._verify_name(certificate, f"account-{number}.iot.eu-west-1.localhost")
+        assert context._name_refusal(certificate, f"account-{number}.iot.eu-west-1.localhost") is None
 
     assert 0 < len(context._names_verified) <= 256
-    with pytest.raises(VerificationError):
-        context._verify_name(certificate, "account-1.iot.eu-west-2.localhost")
+    for _ in range(2):
+        assert context._name_refusal(certificate, "account-599.iot.eu-west-1.localhost") is None
+        refusal = context._name_refusal(certificate, "account-1.iot.eu-west-2.localhost")
+        assert isinstance(refusal, VerificationError)
+        # another certificate for a name that was verified
+        refusal = context._name_refusal(other, "account-599.iot.eu-west-1.localhost")
+        assert isinstance(refusal, VerificationError)
+
+
+async def test_a_stage_follows_another_with_its_own_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    way = under_way(Stage.TCP, 5, Trace(start=0))
+
+    async def stages() -> None:
+        with way:
+            await trio.sleep(4)
+            way.then(Stage.TLS, 3)
+            await trio.sleep(2)
+            way.then(Stage.CONNACK, 7)
+            await trio.sleep_forever()
+
+    with pytest.raises(ConnectionFailed) as caught:
+        await stages()
+
+    assert caught.value.failure.stage is Stage.CONNACK
+    assert caught.value.failure.detail == "no CONNACK within 7 s"
+    assert trio.current_time() == 13
 
 
 # --- a stage under way

@@ -200,7 +200,7 @@ def test_what_the_load_came_to_is_read_back_equal(path: Path) -> None:
     samples = [
         GeneratorSample(process=process, at=at, wall=1.0, cpu=0.75, starts=starts, lag=Histogram(lag), rss=123_456_789)
         for process, at, starts, lag in (
-            ("worker 2", 1_760_000_002.5, 250, [0.0, 0.001, 0.25]),
+            ("worker 2", 1_760_000_000.5, 250, [0.0, 0.001, 0.25]),
             ("worker 1", 1_760_000_002.5, 251, []),
             ("worker 1", 1_760_000_001.5, 0, [0.0]),
         )
