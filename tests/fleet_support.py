@@ -2,6 +2,7 @@
 does as it is told."""
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -191,9 +192,10 @@ class FakeClient:
             self.failure = LOST
             self._lost.set()
 
-    async def wait_closed(self) -> None:
-        await self._lost.wait()
-        raise ConnectionFailed(LOST)
+    async def wait_closed(self, *, until: float = math.inf) -> None:
+        with trio.move_on_at(until):
+            await self._lost.wait()
+            raise ConnectionFailed(LOST)
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
         if self.failure is not None:

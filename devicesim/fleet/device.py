@@ -4,6 +4,7 @@ decided elsewhere."""
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from math import inf
 
 import trio
 
@@ -91,33 +92,45 @@ async def drive(
     clock: Clock,
     record: Record,
     live: Record | None = None,
-    anew: Callable[[], Iterator[float]] | None = None,
+    anew: Callable[[int, int], Iterator[float]] | None = None,
+    ended: Callable[[int, bool], None] | None = None,
 ) -> bool:
-    """Connect, and after each refusal wait and connect again; whether it was accepted in the end.
+    """Connect, and after each refusal wait and connect again; whether it was accepted in the end, which ``ended`` is
+    told too.
 
     ``due`` is the intended start, a reading of :func:`trio.current_time`. Every try is recorded when it is over, and
     none raises: a device's failure is data. Of a device that stays, ``live`` is told at CONNACK, now and then, and when
-    it is cancelled; where it loses a connection that was accepted, it begins its delays ``anew``, if they are given. No
-    try is made that would begin when its stay is over.
+    it is cancelled; where it loses a connection that was accepted, it begins its delays ``anew``, which is given the device's and
+    the try's number, if at all. No try is made that would begin when its stay is over.
     """
+    # one coroutine where three would read better: a device that stays keeps each of their frames
     number, stay = 0, _Stay(device, wire, clock, live)
     while True:
         number += 1
-        this = _Try(number, due, Trace(start=trio.current_time()))
-        failure = await _connect(device, wire, this, stay)
+        this, failure = _Try(number, due, Trace(start=trio.current_time())), None
+        try:
+            async with dial(device, wire, this.trace, attended=True) as client:
+                if wire.hold > 0:
+                    if anew is not None:
+                        delays = iter(())
+                    await stay.live(client, this)
+        except ConnectionFailed as exc:
+            failure = exc.failure
+        except KeyMaterialError as exc:
+            # OpenSSL says only now that it does not use such a certificate or key: too weak, say, as imported may be
+            failure = Failure(kind=FailureKind.TLS_PROTOCOL_ERROR, stage=Stage.TLS, detail=str(exc))
         end = trio.current_time()
         record(_recorded(device, this, failure, end, clock))
-        if failure is None:
-            return True
         if anew is not None and this.trace.connack_code == 0:
-            delays = anew()
-        delay = next(delays, None)
-        if delay is None:
-            return False
+            delays = anew(device.number, number)
+        delay = None if failure is None else next(delays, None)
+        if delay is None or stay.is_over(end + delay):
+            break
         due = end + delay
-        if stay.is_over(due):
-            return False
         await trio.sleep_until(due)
+    if ended is not None:
+        ended(device.number, failure is None)
+    return failure is None
 
 
 def attempt(
@@ -170,20 +183,6 @@ def dial(
     )
 
 
-async def _connect(device: Device, wire: Wire, this: _Try, stay: "_Stay") -> Failure | None:
-    """One try: what was seen."""
-    try:
-        async with dial(device, wire, this.trace, attended=True) as client:
-            if wire.hold > 0:
-                await stay.live(client, this)
-    except ConnectionFailed as exc:
-        return exc.failure
-    except KeyMaterialError as exc:
-        # OpenSSL says only now that it does not use such a certificate or key: too weak, say, as imported ones may be
-        return Failure(kind=FailureKind.TLS_PROTOCOL_ERROR, stage=Stage.TLS, detail=str(exc))
-    return None
-
-
 class _Stay:
     """The time that an accepted device is connected, over however many connections."""
 
@@ -201,48 +200,42 @@ class _Stay:
         return self._until is not None and now >= self._until
 
     async def live(self, client: MQTTClient, this: _Try) -> None:
-        """Until the stay is over. Raises :class:`ConnectionFailed` when the connection ends before that."""
-        telemetry = self._device.telemetry
+        """Publish, and stay until the stay is over. Raises :class:`ConnectionFailed` when the connection ends before
+        that."""
+        telemetry, now = self._device.telemetry, trio.current_time()
         if telemetry is not None:
             this.published, this.acknowledged = 0, 0 if telemetry.qos else None
         self._tell(this)
         if self._device.mint is not None:
             self._device.identity = None
         if self._until is None:
-            self._until = trio.current_time() + self._wire.hold
+            self._until = now + self._wire.hold
+        due, told = inf if telemetry is None else now + telemetry.offset, now
         try:
-            if telemetry is None:
-                await client.wait_closed(until=self._until)
-            else:
-                await self._publish(client, telemetry, this, self._until)
+            while True:
+                await client.wait_closed(until=min(due, self._until))
+                now = trio.current_time()
+                if now >= self._until or telemetry is None:
+                    return
+                this.published = number = (this.published or 0) + 1
+                payload = telemetry.payload(number, self._clock.wall(now))
+                try:
+                    await client.publish(telemetry.topic, payload, qos=1 if telemetry.qos else 0)
+                except ConnectionFailed:
+                    if client.failure is not None:
+                        raise
+                    # refused, or not answered in time: published and not acknowledged, and the device goes on
+                else:
+                    if this.acknowledged is not None:
+                        this.acknowledged += 1
+                now = trio.current_time()
+                if now - told >= RECORD_SECONDS:
+                    self._tell(this)
+                    told = now
+                due = telemetry.next_due(due)
         except trio.Cancelled:
             self._tell(this)
             raise
-
-    async def _publish(self, client: MQTTClient, telemetry: Telemetry, this: _Try, until: float) -> None:
-        now = trio.current_time()
-        due, told = now + telemetry.offset, now
-        while True:
-            await client.wait_closed(until=min(due, until))
-            now = trio.current_time()
-            if now >= until:
-                return
-            this.published = number = (this.published or 0) + 1
-            payload = telemetry.payload(number, self._clock.wall(now))
-            try:
-                await client.publish(telemetry.topic, payload, qos=1 if telemetry.qos else 0)
-            except ConnectionFailed:
-                if client.failure is not None:
-                    raise
-                # refused or not answered in time: it counts as published and not acknowledged, and the device goes on
-            else:
-                if this.acknowledged is not None:
-                    this.acknowledged += 1
-            now = trio.current_time()
-            if now - told >= RECORD_SECONDS:
-                self._tell(this)
-                told = now
-            due = telemetry.next_due(due)
 
     def _tell(self, this: _Try) -> None:
         if self._live is not None:

@@ -49,8 +49,12 @@ class _UnderWay:
     accepted: bool = False
     due: float = 0.0
     """Of its first try; seconds since the Unix epoch."""
+    connected: bool = False
+    """It has a connection that goes on."""
+    published: int = 0
+    """On that connection, as it was recorded last."""
     live: Attempt | None = None
-    """Its connection that goes on, as it was recorded last."""
+    """That connection, as it was recorded last, where a threshold may end the run."""
 
 
 class Recording:
@@ -79,6 +83,8 @@ class Recording:
         self._first_index = {name: fleet.first_index(name) for name in fleet.file.groups}
         self._user = {name: user_expectation(group) for name, group in fleet.file.groups.items()}
         self._under_way: dict[int, _UnderWay] = {}
+        self._tags: dict[Tags, Tags] = {}
+        """One for all devices that have the same."""
         self.first_due: float | None = None
         """When the first device was to start, as far as is known; seconds since the Unix epoch. Until a device has told
         of a try: when a start was told."""
@@ -93,8 +99,9 @@ class Recording:
         expectation = self._world.expectation(device.group, held)
         user = self._user[device.group]
         dials = self._fleet.file.groups[device.group].account
+        tags = tags_of(device.group, dials, expectation, user)
         self._under_way[device.number] = _UnderWay(
-            tags=tags_of(device.group, dials, expectation, user),
+            tags=self._tags.setdefault(tags, tags),
             account=expectation.account,
             counts=should_provision(expectation, user),
         )
@@ -117,10 +124,11 @@ class Recording:
     def attempt(self, attempt: Attempt, *, live: bool) -> None:
         device, progress = self._under_way[attempt.device], self._progress
         attempt = replace(attempt, account=device.account)
-        former, device.live = device.live, attempt if live else None
-        progress.attempts += former is None
-        progress.connected += live - (former is not None)
-        progress.published += (attempt.published or 0) - ((former and former.published) or 0)
+        progress.attempts += not device.connected
+        progress.connected += live - device.connected
+        progress.published += (attempt.published or 0) - device.published
+        device.connected, device.published = live, (attempt.published or 0) if live else 0
+        former, device.live = device.live, attempt if live and self._live.watches else None
         self._writer.add_attempt(attempt, now=self._now())
         if not device.seen:
             device.seen, device.due = True, attempt.intended_start

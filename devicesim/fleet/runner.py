@@ -5,6 +5,7 @@ what agrees; the report is made from the record alone.
 """
 
 import functools
+import gc
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -60,6 +61,7 @@ class InProcess:
 
     async def drive(self, plan: ShardPlan, sink: Sink, clock: Clock) -> None:
         shard = ShardRun(plan, sink, clock, this_machine())
+        gc.collect()  # what setting up has left behind makes room for devices
         await shard.arm()
         await shard.run(trio.current_time() + LEAD_SECONDS)
 

@@ -52,7 +52,8 @@ class Account(Model):
     """JITP template: a JSON file, or the JSON itself. Left out: thing named after the CN, `policy_name`, ACTIVE."""
     policy: str | None = None
     """The devices' IoT policy: a JSON file, or the JSON itself. Left out: connect with a client id equal to the CN."""
-    policy_name: Annotated[str, Field(pattern=r"^[\w+=,.@-]{1,128}$")] | None = None
+    # the length apart: as a regular expression \w{1,128} takes 11 MB
+    policy_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+=,.@-]+$", max_length=128)] | None = None
     """Left out: `devicesim-<fleet name>`."""
     role_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$")] | None = None
     """The role that JITP assumes. On AWS it is needed; the emulator does not check roles."""

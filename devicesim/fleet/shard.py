@@ -146,6 +146,9 @@ class ShardRun:
         self._open = plan.fleet.file.arrival.model == "open"
         self._places = None if self._open or plan.under_way is None else trio.Semaphore(plan.under_way)
         self._under_way = 0
+        # bound once, not for each device that waits with them
+        self._told_over, self._told_live = self._over, self._live
+        self._told_delays, self._told_ended = self._delays, self._ended
 
     async def arm(self) -> None:
         """Mint what is due in the first moment, so that a burst at the beginning is not late."""
@@ -217,21 +220,22 @@ class ShardRun:
         self._meter.starts += 1
         self._sink.started(started)
         self._under_way += 1
-        devices.start_soon(self._drive, device, due)
+        delays = self._delays(device.number, 0)
+        told = (self._told_over, self._told_live, self._told_delays, self._told_ended)
+        devices.start_soon(drive, device, self._wire, due, delays, self._clock, *told, name="device")
 
     def _give_back(self) -> None:
         if self._places is not None:
             self._places.release()
 
-    async def _drive(self, device: Device, due: float) -> None:
-        """One device to its end, in its own task."""
-        # seeded by run and device, so that a device's delays do not hang on the order in which devices fail
-        draw = Draws(f"{self._plan.run_id}/{device.number}")
-        delays, anew = self._backoff.delays(draw), functools.partial(self._backoff.delays, draw)
-        accepted = await drive(device, self._wire, due, delays, self._clock, self._over, self._live, anew)
+    def _delays(self, device: int, tries: int) -> Iterator[float]:
+        """After so many tries. Seeded by run and device, so as not to hang on the order in which devices fail."""
+        return self._backoff.delays(Draws(f"{self._plan.run_id}/{device}/{tries}"))
+
+    def _ended(self, device: int, accepted: bool) -> None:
         self._under_way -= 1
         self._give_back()
-        self._sink.finished(device.number, accepted=accepted)
+        self._sink.finished(device, accepted=accepted)
 
     def _over(self, attempt: Attempt) -> None:
         self._sink.attempt(attempt, live=False)

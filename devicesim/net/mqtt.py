@@ -179,7 +179,11 @@ class MQTTClient:
             with trio.CancelScope(deadline=until):
                 await self._over_event.wait()
         else:
-            await self._attend(lambda: trio.current_time() >= until, until)
+            self._attended = True  # as _attend does, in a frame less: 10,000 devices wait here
+            try:
+                await self._run(lambda: trio.current_time() >= until, until)
+            finally:
+                self._attended = False
         if self._failure is not None:
             raise ConnectionFailed(self._failure)
 
@@ -215,10 +219,10 @@ class MQTTClient:
     def _is_attended(self) -> bool:
         return self._attended or self._nursery is not None
 
-    async def _attend(self, until: Callable[[], bool], when: float = inf) -> None:
+    async def _attend(self, until: Callable[[], bool]) -> None:
         self._attended = True
         try:
-            await self._run(until, when)
+            await self._run(until)
         finally:
             self._attended = False
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 from OpenSSL import SSL
@@ -148,10 +148,11 @@ class TLSConnection:
             self._let_go = None
         return True
 
-    async def wait_readable(self) -> None:
+    def wait_readable(self) -> Awaitable[None]:
+        """To be awaited. No coroutine of its own: it would be a frame for each connection that waits."""
         if self._closed:
             raise trio.ClosedResourceError
-        await trio.lowlevel.wait_readable(self._socket)
+        return trio.lowlevel.wait_readable(self._socket)  # noqa: ASYNC105  # by the caller
 
     async def wait_writable(self) -> None:
         if self._closed:

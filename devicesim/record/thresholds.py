@@ -187,6 +187,11 @@ class LiveThresholds:
         self._watched = tuple(each for each in thresholds if each.abort_on_fail)
         self._metrics = Metrics(late_after=late_after)
 
+    @property
+    def watches(self) -> bool:
+        """Whether there is a threshold that may end the run."""
+        return bool(self._watched)
+
     def started(self, tags: Tags, late: float) -> None:
         """A device was started, ``late`` seconds behind its schedule."""
         if self._watched:

@@ -52,7 +52,7 @@ async def live(
     hold: float = 0.0,
     telemetry: Telemetry | None = None,
     delays: Sequence[float] = (2.0, 4.0),
-    anew: Callable[[], Iterator[float]] | None = None,
+    anew: Callable[[int, int], Iterator[float]] | None = None,
     due: float = 0.0,
     cancel_at: float | None = None,
 ) -> Seen:
@@ -268,7 +268,9 @@ async def test_stay_goes_on_however_often_it_loses_its_connection(
 ) -> None:
     """Six times, with five tries; as long as each comes back, its waits are those of a device at its first refusal."""
     script: list[Failure | Session] = [refused(), *[Session(lost_after=5)] * 6]
-    seen = await live(monkeypatch, *script, hold=60, delays=(2.0, 4.0, 8.0, 16.0), anew=lambda: iter((3.0, 6.0, 12.0)))
+    seen = await live(
+        monkeypatch, *script, hold=60, delays=(2.0, 4.0, 8.0, 16.0), anew=lambda *_: iter((3.0, 6.0, 12.0))
+    )
 
     assert (seen.accepted, seen.ended) == (True, about(3 + 60))
     assert [each.failure for each in seen.attempts] == [refused(), *[LOST] * 6, None]
@@ -282,7 +284,7 @@ async def test_device_that_lost_its_connection_and_is_refused_uses_its_tries_up(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     script: list[Failure | Session] = [refused(), Session(lost_after=5), *[refused()] * 9]
-    seen = await live(monkeypatch, *script, hold=600, delays=(2.0, 4.0), anew=lambda: iter((3.0, 6.0)))
+    seen = await live(monkeypatch, *script, hold=600, delays=(2.0, 4.0), anew=lambda *_: iter((3.0, 6.0)))
 
     assert (seen.accepted, len(seen.attempts)) == (False, 4)
     waits = [each.start - before.end for before, each in pairwise(seen.attempts)]
@@ -293,7 +295,7 @@ async def test_device_that_lost_its_connection_and_is_refused_tries_to_the_end_o
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     script: list[Failure | Session] = [Session(lost_after=1), *[refused()] * 9]
-    seen = await live(monkeypatch, *script, hold=10, anew=lambda: repeat(2.0))
+    seen = await live(monkeypatch, *script, hold=10, anew=lambda *_: repeat(2.0))
 
     assert (seen.accepted, seen.ended) == (False, about(9.0))
     assert [each.start for each in seen.attempts] == [at(0), at(3.5), at(6), at(8.5)]
@@ -303,7 +305,7 @@ async def test_device_that_lost_its_connection_and_is_refused_tries_to_the_end_o
 async def test_refusal_gives_no_new_tries(
     kind: FailureKind, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    seen = await live(monkeypatch, *[refused(kind)] * 9, hold=10, anew=lambda: repeat(2.0))
+    seen = await live(monkeypatch, *[refused(kind)] * 9, hold=10, anew=lambda *_: repeat(2.0))
 
     assert (seen.accepted, len(seen.attempts)) == (False, 3)
     assert {each.connack_code for each in seen.attempts} == {5 if kind is FailureKind.CONNACK_REFUSED else None}

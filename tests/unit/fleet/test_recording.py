@@ -30,6 +30,7 @@ class Watching(LiveThresholds):
     """What the thresholds are told."""
 
     told: list[tuple[Any, ...]] = field(default_factory=list)
+    watches = True
 
     def started(self, tags: Any, late: float) -> None:
         self.told.append(("started", tags.group, tags.account, pytest.approx(late)))

@@ -64,17 +64,20 @@ class Driven:
         clock: Clock,
         record: Record,
         live: Record | None = None,
-        anew: Callable[[], Iterator[float]] | None = None,
+        anew: Callable[[int, int], Iterator[float]] | None = None,
+        ended: Callable[[int, bool], None] | None = None,
     ) -> bool:
         del wire, clock, record, live
         assert anew is not None
+        assert ended is not None
         self.starts[device.number], self.dues[device.number] = trio.current_time(), due
         self.devices[device.number], self.delays[device.number] = device, list(delays)
-        self.anew[device.number] = [*anew(), *anew()]
+        self.anew[device.number] = [*anew(device.number, 1), *anew(device.number, 2)]
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await trio.sleep(self.seconds(device.number))
         self.at_once -= 1
+        ended(device.number, True)
         return True
 
 
@@ -382,9 +385,10 @@ async def test_what_openssl_needs_of_a_device_is_made_when_it_is_minted(
 
     assert prepared.at == [at for (_, member), at in minted.at.items() if member != 30]
     assert len(prepared.at) == len(driven.starts) == 99
-    assert all(device.identity.prepare() is device.identity.prepare() for device in driven.devices.values()), (
-        "it is there still when the device starts"
-    )
+    assert all(
+        device.identity is not None and device.identity.prepare() is device.identity.prepare()
+        for device in driven.devices.values()
+    ), "it is there still when the device starts"
 
 
 async def test_certificate_that_openssl_does_not_read_is_told_by_the_devices_own_try(
@@ -510,6 +514,7 @@ async def test_device_is_told_from_its_group_and_its_certificate(driven: Driven,
         device, slot = driven.devices[started.number], slots[started.number]
         assert (started.group, started.member) == (slot.group, slot.member)
         index = slot.member + (6 if slot.group == "second" else 0)
+        assert device.identity is not None
         assert device.identity.certificate_id == started.certificate_id
         assert device.client_id == started.client_id == f"walk-{index:06d}"
         assert device.verify_name == {"first": "a", "second": "b"}[slot.group] + "-ats.iot.eu-west-1.localhost"
