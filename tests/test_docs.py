@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import tomllib
 from contextlib import closing
 from importlib import import_module
 from itertools import pairwise
@@ -27,7 +28,10 @@ from devicesim.conformance.matrix import matrix
 from devicesim.emulator.faults import FaultKind
 from devicesim.emulator.operations import table
 from devicesim.errors import DevicesimError, FleetFileError, InputError, TargetError
+from devicesim.fleet.contradictions import find_contradictions
+from devicesim.fleet.sections import FleetFile
 from devicesim.fleet.spec import load_fleet, parse_fleet
+from devicesim.record.metrics import AGGREGATIONS, METRICS
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,6 +110,60 @@ def test_the_fleet_file_shown_is_one() -> None:
 
     fleet = parse_fleet(text, ROOT / "fleet.toml")
     assert fleet.size == 220
+
+
+def merged(below: dict[str, object], above: dict[str, object]) -> dict[str, object]:
+    """Two fleet files as one: what stands in the second as well replaces it."""
+    both = {**below, **above}
+    for key in below.keys() & above.keys():
+        one, other = below[key], above[key]
+        if isinstance(one, dict) and isinstance(other, dict) and key != "arrival":
+            both[key] = merged(one, other)
+    return both
+
+
+def test_what_is_shown_of_load_belongs_into_the_fleet_file_shown() -> None:
+    (whole,) = code_blocks(section("Your own fleet"), "toml")
+    base = tomllib.loads(whole)
+    for block in code_blocks(section("Load"), "toml"):
+        raw = merged(base, tomllib.loads(block))
+        assert find_contradictions(raw) == [
+            each for each in find_contradictions(raw) if each.path.endswith(".telemetry") and "session" not in raw
+        ]
+        FleetFile.model_validate(raw)
+
+
+def test_the_metrics_listed_are_those_there_are() -> None:
+    table = section("Load").partition("| metric |")[2].partition("\n\n")[0]
+    listed = re.findall(r"`(\w+)`", "\n".join(line.split("|")[1] for line in table.splitlines()[2:]))
+
+    assert sorted(listed) == sorted(METRICS)
+    for line in table.splitlines()[2:]:
+        methods = re.findall(r"`(\w+)(?:\(N\))?`", line.split("|")[2])
+        if methods:  # else "the same"
+            kind = METRICS[re.findall(r"`(\w+)`", line.split("|")[1])[0]].type
+            assert tuple(methods) == AGGREGATIONS[kind]
+
+
+def test_the_plan_ends_as_readme_shows(tmp_path: Path) -> None:
+    (fleet,) = code_blocks(section("Your own fleet"), "toml")
+    (tmp_path / "robots.toml").write_text(fleet)
+    (shown,) = [each for each in code_blocks(section("Load"), "text") if "binds" in each]
+    (command,) = re.findall(r"^    devicesim (plan .*)$", section("Load"), re.MULTILINE)
+
+    run = subprocess.run(
+        [sys.executable, "-m", "devicesim", *shlex.split(command)],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr
+    below = normal(shown.split("...\n")[1])
+    assert normal(run.stdout)[-len(below) :] == below
 
 
 def normal(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from devicesim.fleet.autorate import End, Next, Outcome, Trial, highest_taken, next_trial
+from devicesim.fleet.autorate import LEAST_DEVICES, End, Next, Outcome, Trial, highest_taken, next_trial
 from devicesim.fleet.spec import Fleet, at_rate
 from devicesim.fleet.thresholds import ThresholdTable
 from devicesim.record.facts import RunStatus
@@ -16,8 +16,8 @@ from devicesim.report.document import Summary
 from devicesim.report.ratesearch import RateSearch, RateTrial
 
 DEFAULT_METRIC = "time_to_provision"
-LOWEST_RATE = 0.1
-"""Starts a second, below which no rate is tried."""
+LONGEST = 4
+"""Trials' lengths that the least number of devices may take: the search goes no lower than the rate of that."""
 TRIAL_SECONDS = 10.0
 RECORD_NAME = "run.sqlite"
 
@@ -103,7 +103,11 @@ class Search:
     def _next(self, first: float, used: int) -> Next | End:
         assert self._trials is not None
         return next_trial(
-            self._trials, first=first, lowest=LOWEST_RATE, seconds=self.seconds, left=self.fleet.size - used
+            self._trials,
+            first=first,
+            lowest=LEAST_DEVICES / (LONGEST * self.seconds),
+            seconds=self.seconds,
+            left=self.fleet.size - used,
         )
 
     def _at(self, rate: float) -> Fleet:

@@ -4,7 +4,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +45,7 @@ from devicesim.record.facts import Note
 from devicesim.record.store import RunReader, RunWriter
 from devicesim.record.thresholds import Threshold
 from devicesim.report.document import Summary
+from devicesim.report.ratesearch import RateSearch
 from devicesim.report.summary import summarise
 
 RECORD_NAME = "run.sqlite"
@@ -86,17 +87,22 @@ async def main(fleet: Fleet, material: Material, options: RunOptions) -> int:
     """Run under the signals, and tell what came of it: the exit code. The first signal ends the run with a whole
     record, the second at once."""
     session = _Session()
-    code = EXIT_INTERRUPTED
+    came_of_it: Summary | RateSearch | None = None
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, signals, session)
             with session.scope:
-                code = await _main(fleet, material, options, session)
+                came_of_it = await _main(fleet, material, options, session)
             nursery.cancel_scope.cancel()
-    if session.scope.cancelled_caught:
+    if came_of_it is None:
         click.echo(f"devicesim: interrupted; what was recorded is in {options.directory}", err=True)
         return EXIT_INTERRUPTED
-    return code
+    # told here, where a reader that has gone is no failure of a task
+    if isinstance(came_of_it, Summary):
+        show_summary(came_of_it, options.directory / RECORD_NAME, as_json=options.as_json, quiet=options.quiet)
+        return exit_code(came_of_it)
+    show_search(came_of_it, as_json=options.as_json, quiet=options.quiet)
+    return search_exit_code(came_of_it)
 
 
 async def _watch(signals: AsyncIterator[int], session: _Session) -> None:
@@ -109,26 +115,26 @@ async def _watch(signals: AsyncIterator[int], session: _Session) -> None:
         session.run = None
 
 
-async def _main(fleet: Fleet, material: Material, options: RunOptions, session: _Session) -> int:
+async def _main(fleet: Fleet, material: Material, options: RunOptions, session: _Session) -> Summary | RateSearch:
     async with AsyncExitStack() as stack:
         one = _One(material, options, session, stack)
         if options.goal is None:
-            summary = await one.run(fleet, options.directory, None)
-            record = options.directory / RECORD_NAME
-            show_summary(summary, record, as_json=options.as_json, quiet=options.quiet)
-            return exit_code(summary)
+            return await one.run(fleet, options.directory, None)
         search = Search(
             fleet=fleet,
             goal=options.goal,
             target=options.target.endpoint_url or options.target.kind,
             directory=options.directory,
             seconds=options.trial_seconds,
-            say=(lambda _: None) if options.quiet else (lambda line: click.echo(f"devicesim: {line}", err=True)),
+            say=(lambda _: None) if options.quiet else _say,
         )
         await search.run(one.run, first=options.first_rate)
-        found = search.document()
-        show_search(found, as_json=options.as_json, quiet=options.quiet)
-        return search_exit_code(found)
+        return search.document()
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody reads it any more, which is no reason to end a search
+        click.echo(f"devicesim: {line}", err=True)
 
 
 class _One:

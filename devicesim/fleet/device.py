@@ -100,8 +100,8 @@ async def drive(
 
     ``due`` is the intended start, a reading of :func:`trio.current_time`. Every try is recorded when it is over, and
     none raises: a device's failure is data. Of a device that stays, ``live`` is told at CONNACK, now and then, and when
-    it is cancelled; where it loses a connection that was accepted, it begins its delays ``anew``, which is given the device's and
-    the try's number, if at all. No try is made that would begin when its stay is over.
+    it is cancelled; where it loses a connection that was accepted, it begins its delays ``anew``, which is given the
+    device's and the try's number, if at all. No try is made that would begin when its stay is over.
     """
     # one coroutine where three would read better: a device that stays keeps each of their frames
     number, stay = 0, _Stay(device, wire, clock, live)
