@@ -282,6 +282,7 @@ def contenders(peers_python: str) -> list[Contender]:
         Contender(name="floor", command=ours("floor"), mqtt=False),
         Contender(name="floor in memory", command=ours("floor_memory"), mqtt=False),
         Contender(name="devicesim", command=ours("devicesim")),
+        Contender(name="devicesim, unprepared", command=ours("devicesim"), environment={"UNPREPARED": "1"}),
         Contender(name="aiomqtt", command=theirs("aiomqtt")),
         Contender(name="paho", command=theirs("paho"), most=330),
         Contender(name="locust", command=theirs("locust")),

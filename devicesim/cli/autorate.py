@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from devicesim.fleet.autorate import LEAST_DEVICES, End, Next, Outcome, Trial, highest_taken, next_trial
+from devicesim.errors import InputError
+from devicesim.fleet.autorate import LEAST_DEVICES, End, Next, Outcome, Trial, devices_for, highest_taken, next_trial
 from devicesim.fleet.spec import Fleet, at_rate
-from devicesim.fleet.thresholds import ThresholdTable
+from devicesim.fleet.thresholds import ThresholdTable, threshold_problems
 from devicesim.record.facts import RunStatus
 from devicesim.record.metrics import MetricType
 from devicesim.record.thresholds import Threshold
@@ -45,6 +46,27 @@ class Goal(click.ParamType[Threshold]):
         return goal
 
 
+def check_search(fleet: Fleet, goal: Threshold, *, first: float, seconds: float) -> None:
+    """Raise :class:`~devicesim.errors.InputError` for a goal that names what the fleet does not have, and for a fleet
+    that has too few devices for the first trial."""
+    stated = {goal.selector.text: [goal.expression.text]}
+    for problem in threshold_problems(stated, fleet.file.accounts, fleet.file.groups):
+        raise InputError(f"--autorate {goal.selector.text!r}: {problem.message}")
+    needed = devices_for(first, seconds)
+    if needed > fleet.size:
+        raise InputError(
+            f"--autorate: the first trial, {first:.4g} starts/s for {seconds:g} s, takes {needed} devices, the fleet "
+            f"has {fleet.size}",
+            hint="give --devices a larger number: each trial takes devices of its own; or begin at a lower --rate",
+        )
+
+
+def first_trial(fleet: Fleet, *, first: float, seconds: float) -> Fleet:
+    """A fleet as large and as fast as the first trial, for what it needs."""
+    devices = max(devices_for(first, seconds), len(fleet.file.groups))
+    return at_rate(fleet, first).resized(devices)
+
+
 @dataclass(slots=True)
 class Search:
     """A search as far as it has come."""
@@ -58,6 +80,8 @@ class Search:
     """Length of a trial's schedule."""
     say: Callable[[str], None]
     """Is told what is tried next, in one line."""
+    interrupted: Callable[[], bool]
+    """Whether nothing more is to be tried."""
     ended: End | None = None
     _trials: list[Trial] | None = None
     _records: list[str] | None = None
@@ -67,6 +91,8 @@ class Search:
         self._trials, self._records, used = [], [], 0
         # one device after the other in the schedule's order, in which the groups are mixed evenly
         while isinstance(step := self._next(first, used), Next):
+            if self.interrupted():
+                return
             self.say(f"trying {step.rate:.4g} starts/s with {step.devices} devices")
             directory = self.directory / f"trial-{len(self._trials) + 1:02d}"
             summary = await run_trial(self._at(step.rate), directory, frozenset(range(used, used + step.devices)))

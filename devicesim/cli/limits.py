@@ -1,5 +1,6 @@
 """Limits of this machine that a run meets first: read here, weighed in :mod:`devicesim.fleet.capacity`."""
 
+import ipaddress
 import os
 import resource
 import socket
@@ -76,6 +77,30 @@ def source_addresses(texts: Iterable[str]) -> tuple[str, ...]:
                     hint="add it to an interface of this machine (ip address add), or leave it out",
                 ) from exc
     return addresses
+
+
+def check_reach(sources: tuple[str, ...], dialled: str | None) -> None:
+    """Raise :class:`~devicesim.errors.InputError` for source addresses from which a host cannot be reached: of the
+    other family, or this machine's loopback where the host is not. ``dialled``: ``None`` is AWS; of a host that is not
+    an address nothing is known.
+    """
+    try:
+        target = None if dialled is None else ipaddress.ip_address(dialled.strip("[]"))
+    except ValueError:
+        return
+    for text in sources:
+        source = ipaddress.ip_address(text)
+        if target is not None and source.version != target.version:
+            raise InputError(
+                f"--source-address: {text} is IPv{source.version}, and {dialled}, which is dialled, is not",
+                hint=f"name IPv{target.version} addresses of this machine",
+            )
+        if source.is_loopback and (target is None or not target.is_loopback):
+            raise InputError(
+                f"--source-address: from {text} nothing but this machine can be dialled, and {dialled or 'AWS'} is "
+                "elsewhere",
+                hint="name addresses of this machine's network interfaces (ip address)",
+            )
 
 
 def _raise_open_files(needed: int) -> int:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 import trio
+from click.core import ParameterSource
 
-from devicesim.cli.autorate import TRIAL_SECONDS, Goal
-from devicesim.cli.limits import read_machine, ready_for, source_addresses
+from devicesim.cli.autorate import TRIAL_SECONDS, Goal, check_search, first_trial
+from devicesim.cli.limits import check_reach, raise_open_files, read_machine, ready_for, source_addresses
 from devicesim.cli.options import Rate, Seconds, material_files, material_options
-from devicesim.cli.running import RECORD_NAME, RunOptions, check_workers, main
+from devicesim.cli.running import RECORD_NAME, RunOptions, check_workers, main, wanted_workers
 from devicesim.cli.target import TargetOptions, target_options
 from devicesim.errors import InputError
 from devicesim.fleet.arrival import schedule_of
-from devicesim.fleet.capacity import needs_of
+from devicesim.fleet.capacity import FILES_BESIDE_DEVICES, needs_of
 from devicesim.fleet.demand import demand_of
 from devicesim.fleet.fields import MAX_DEVICES, parse_seconds
 from devicesim.fleet.identities import load_material
@@ -105,12 +106,24 @@ def command(
     where = TargetOptions.of(target, endpoint_url, connect_to, cacert)
     where.check(fleet)
     check_workers(workers, scheduler, sources)
+    first_rate = schedule_of(fleet.file.arrival, fleet.size).peak_rate or 1.0
+    weighed = fleet
+    if goal is not None:
+        check_search(fleet, goal, first=first_rate, seconds=trial_seconds)
+        weighed = first_trial(fleet, first=first_rate, seconds=trial_seconds)
+    elif click.get_current_context().get_parameter_source("trial_seconds") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--trial is the length of a trial of --autorate, which is not given")
     addresses = source_addresses(sources)
+    check_reach(addresses, _dialled(where))
     if scheduler is None:
-        needs = needs_of(demand_of(fleet, hold=hold), target, processes=workers)
+        processes = workers or wanted_workers(fleet, emulated=where.starts_emulator)
+        needs = needs_of(demand_of(weighed, hold=hold), target, processes=processes)
         for line in ready_for(needs, read_machine(), addresses):
             if not quiet:
                 click.echo(f"devicesim: warning: {line}", err=True)
+    if goal is not None or scheduler is not None:
+        # later trials have more under way than the first, and the emulator has what other machines dial
+        raise_open_files(fleet.size + FILES_BESIDE_DEVICES)
     now = datetime.now(UTC)
     files = material_files(ca_path, ca_key, seed)
     material = load_material(fleet, files, now=now, make=target == "emulator")
@@ -125,14 +138,21 @@ def command(
         scheduler=scheduler,
         goal=goal,
         trial_seconds=trial_seconds,
-        first_rate=schedule_of(fleet.file.arrival, fleet.size).peak_rate or 1.0,
+        first_rate=first_rate,
     )
     return trio.run(main, fleet, material, options)
 
 
+def _dialled(where: TargetOptions) -> str | None:
+    """The host that devices dial; ``None``: endpoints of AWS."""
+    if where.connect_to is not None:
+        return where.connect_to[0]
+    return "127.0.0.1" if where.starts_emulator else None
+
+
 def _make_directory(out: Path | None, fleet: Fleet, now: datetime) -> Path:
     directory = out or Path("devicesim-runs") / f"{now:%Y%m%dT%H%M%S}-{fleet.name}-{os.getpid()}"
-    if (directory / RECORD_NAME).exists():
+    if (directory / RECORD_NAME).exists() or any(directory.glob(f"trial-*/{RECORD_NAME}")):
         raise InputError(f"{directory} holds a run already, which is not overwritten", hint="name another --out")
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -81,6 +81,8 @@ class _Session:
 
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     run: Run | None = None
+    interrupted: bool = False
+    """There was a signal."""
 
 
 async def main(fleet: Fleet, material: Material, options: RunOptions) -> int:
@@ -107,6 +109,7 @@ async def main(fleet: Fleet, material: Material, options: RunOptions) -> int:
 
 async def _watch(signals: AsyncIterator[int], session: _Session) -> None:
     async for _ in signals:
+        session.interrupted = True
         if session.run is None:
             session.scope.cancel()
             return
@@ -127,6 +130,7 @@ async def _main(fleet: Fleet, material: Material, options: RunOptions, session: 
             directory=options.directory,
             seconds=options.trial_seconds,
             say=(lambda _: None) if options.quiet else _say,
+            interrupted=lambda: session.interrupted,
         )
         await search.run(one.run, first=options.first_rate)
         return search.document()
@@ -206,7 +210,7 @@ async def _open_workers(fleet: Fleet, options: RunOptions, stack: AsyncExitStack
             told = f"the emulator is on 127.0.0.1, where worker {far[0]} does not find it unless it is on this machine"
             click.echo(f"devicesim: warning: {told}", err=True)
     else:
-        count = options.workers or wanted_workers(fleet, options)
+        count = options.workers or wanted_workers(fleet, emulated=options.target.starts_emulator)
         if count == 1:
             return None
         cluster = await stack.enter_async_context(local_cluster(count))
@@ -224,13 +228,13 @@ def check_workers(workers: int | None, scheduler: str | None, sources: tuple[str
         require_distributed()
 
 
-def wanted_workers(fleet: Fleet, options: RunOptions) -> int:
-    """Processes for a run that does not say how many."""
+def wanted_workers(fleet: Fleet, *, emulated: bool) -> int:
+    """Processes for a run that does not say how many; ``emulated``: beside an emulator of ours."""
     if not distributed_is_there():
         return 1
     return default_workers(
         cores=read_machine().cpus,
-        emulated=options.target.starts_emulator,
+        emulated=emulated,
         devices=fleet.size,
         rate=schedule_of(fleet.file.arrival, fleet.size).peak_rate,
     )

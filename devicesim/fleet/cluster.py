@@ -18,6 +18,7 @@ import asyncio
 import ipaddress
 import logging
 import re
+import shutil
 import signal
 import tempfile
 import threading
@@ -39,6 +40,7 @@ T = TypeVar("T")
 _ADDRESS = re.compile(r"(?P<scheme>tcp|tls)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@]+):(?P<port>[0-9]{1,5})")
 _OURS = {signal.SIGINT, signal.SIGTERM}
 """What ends a run. Workers are ended by us, and end when we are gone."""
+MAX_PORT = 65_535
 CONNECT_SECONDS = 10.0
 """To reach a scheduler."""
 START_SECONDS = 60.0
@@ -84,7 +86,8 @@ def require_distributed() -> None:
 
 def check_address(address: str) -> None:
     """Raise :class:`~devicesim.errors.InputError` for what is no address of a Dask scheduler."""
-    if _ADDRESS.fullmatch(address) is None:
+    found = _ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found["port"]) <= MAX_PORT:
         raise InputError(
             f"scheduler {address!r} is no address; tcp://HOST:PORT or tls://HOST:PORT is expected",
             hint="dask scheduler prints its own: Scheduler at: tcp://...",
@@ -117,7 +120,10 @@ async def local_cluster(count: int) -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="devicesim-workers-"))
         loop = stack.enter_context(_loop_in_a_thread())
-        yield await _opened(loop, _open_local(count, directory), stack, f"{count} processes could not be started")
+        opened = await _opened(loop, _open_local(count, directory), stack, f"{count} processes could not be started")
+        # Dask wants a place for what workers write to disk, and ours write nothing: nothing is left when we are killed
+        shutil.rmtree(directory, ignore_errors=True)
+        yield opened
 
 
 @asynccontextmanager

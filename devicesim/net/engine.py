@@ -1,8 +1,8 @@
 """paho-mqtt as a protocol engine without I/O: bytes in, events out, bytes to send in a buffer.
 
-paho never sees the network. Its socket is :class:`_Wire`, two buffers; ``_create_socket`` is the one private name of
-paho that is replaced, here only, pinned by a test. So the exceptions of TLS do not pass through paho, which would
-flatten them to "connection lost".
+paho never sees the network. Its socket is :class:`devicesim.net.wire.Wire`, two buffers; ``_create_socket`` is the one
+private name of paho that is replaced, here only, pinned by a test, as are those that are looked at. So the exceptions
+of TLS do not pass through paho, which would flatten them to "connection lost".
 
 Bytes received are cut into whole packets (:class:`PacketSplitter`) and handed to paho one at a time. That is also where
 the rules stand that paho does not keep: CONNACK comes first and once, and a packet has a limit.
@@ -30,6 +30,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from devicesim.net.failures import PacketError, PahoError, one_line
 from devicesim.net.splitter import PacketSplitter, preview
+from devicesim.net.wire import Wire
 
 Version = Literal["3.1.1", "5"]
 QoS = Literal[0, 1]
@@ -113,44 +114,10 @@ class Disconnect:
 Event = Connack | Message | Answer | Pong | Disconnect
 
 
-class _Wire:
-    """What paho takes for its socket: one packet to read, and room for all that it writes. It never fails."""
-
-    __slots__ = ("_inbound", "_position", "outbound")
-
-    def __init__(self) -> None:
-        self.outbound = bytearray()
-        self._inbound = b""
-        self._position = 0
-
-    def put(self, packet: bytes) -> None:
-        self._inbound, self._position = packet, 0
-
-    def recv(self, buffer_size: int) -> bytes:
-        start = self._position
-        if start >= len(self._inbound):
-            raise BlockingIOError
-        self._position = start + buffer_size
-        return self._inbound[start : start + buffer_size]
-
-    def send(self, buffer: bytes | bytearray) -> int:
-        self.outbound += buffer
-        return len(buffer)
-
-    def close(self) -> None:
-        """paho closes its socket when it is done with a connection; the real one is closed elsewhere."""
-
-    def fileno(self) -> int:
-        return -1
-
-    def setblocking(self, flag: bool) -> None:
-        """It never blocks."""
-
-
 class _Paho(paho.Client):
     """paho-mqtt with its socket replaced."""
 
-    def __init__(self, wire: _Wire, client_id: str, version: Version, clean_start: bool) -> None:
+    def __init__(self, wire: Wire, client_id: str, version: Version, clean_start: bool) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -162,7 +129,7 @@ class _Paho(paho.Client):
         self._devicesim_clean_start = clean_start
         self.max_inflight_messages = IN_FLIGHT
 
-    def _create_socket(self) -> _Wire:
+    def _create_socket(self) -> Wire:
         return self._devicesim_wire
 
     def send_connect(self, *, keep_alive: int, session_expiry: int) -> None:
@@ -181,6 +148,11 @@ class _Paho(paho.Client):
     def last_id(self) -> int:
         """The packet id that was given out last."""
         return self._last_mid
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it holds no message, of either direction, that is still under way (QoS 1, and a server's QoS 2)."""
+        return not self._out_messages and not self._in_messages
 
     def give(self, packet: bytes) -> MQTTErrorCode:
         """One packet from the server; what is to be answered is written."""
@@ -222,7 +194,7 @@ def connect_packet(
 @lru_cache(maxsize=64)
 def _connect_head(version: Version, clean_start: bool, keep_alive: int, session_expiry: int) -> bytes:
     """All of paho's CONNECT between the remaining length and the client id, which is its last field."""
-    wire = _Wire()
+    wire = Wire()
     _Paho(wire, "x", version, clean_start).send_connect(keep_alive=keep_alive, session_expiry=session_expiry)
     packet = bytes(wire.outbound)
     assert packet[0:1] == _CONNECT_BYTE
@@ -247,7 +219,7 @@ def _read_connack(packet: bytes, version: Version) -> Connack:
     if version == "3.1.1":
         words = paho.connack_string(ConnackCode(code)) if code in _CONNACK_CODES else "unknown return code"
         return Connack(code=code, words=f"{code} {words}", session_present=bool(flags & 1))
-    client = _Paho(_Wire(), "x", version, True)
+    client = _Paho(Wire(), "x", version, True)
     seen: list[Connack] = []
     client.user_data_set(seen)
     client.on_connect = _on_connect
@@ -281,8 +253,8 @@ class Engine:
         "_last_id",
         "_paho",
         "_splitter",
+        "_subscribing",
         "_unacknowledged",
-        "_unanswered",
         "_version",
         "outbound",
     )
@@ -302,9 +274,10 @@ class Engine:
         self._accepted = False
         self._disconnected = False
         self._unacknowledged: set[int] | None = None
+        """Messages that wait for their PUBACK."""
+        self._subscribing: set[int] | None = None
+        """Subscriptions that wait for their SUBACK."""
         self._last_id = 0
-        self._unanswered = 0
-        """Requests that wait for their answer: meanwhile paho's client is this connection's own."""
         self._paho: _Paho | None = None
         if not client_id and not clean_start and version == "3.1.1":
             raise ValueError("a client id '' needs a clean session (MQTT 3.1.1, 3.1.3.1)")
@@ -337,7 +310,6 @@ class Engine:
         if qos == 1:
             assert self._unacknowledged is not None
             self._unacknowledged.add(info.mid)
-            self._unanswered += 1
         else:
             self._rest()
         return info.mid
@@ -350,7 +322,9 @@ class Engine:
         rc, packet_id = session.subscribe(topic_filter, qos)
         _require_taken(rc)
         assert packet_id is not None
-        self._unanswered += 1
+        if self._subscribing is None:
+            self._subscribing = set()
+        self._subscribing.add(packet_id)
         return packet_id
 
     def ping(self) -> None:
@@ -358,8 +332,8 @@ class Engine:
         self.outbound += _PINGREQ_BYTES
 
     def disconnect(self) -> None:
+        self._disconnected = True
         if self._paho is None:
-            self._disconnected = True
             self.outbound += _DISCONNECT_BYTES
         else:
             self._paho.disconnect()
@@ -404,10 +378,6 @@ class Engine:
         if rc == MQTTErrorCode.MQTT_ERR_SUCCESS and kind in _IN_SESSION:
             self._rest()
 
-    def _answered(self, answer: Answer) -> None:
-        self._unanswered = max(0, self._unanswered - 1)  # a SUBACK may come unasked
-        self._told(answer)
-
     def _told(self, event: Event) -> None:
         if self._events is None:
             self._events = []
@@ -430,7 +400,7 @@ class Engine:
 
     def _brought_up(self) -> _Paho:
         """A new client. What it writes meanwhile has been on the wire already."""
-        session = _Paho(_Wire(), self._client_id, self._version, self._clean_start)
+        session = _Paho(Wire(), self._client_id, self._version, self._clean_start)
         keep_alive, session_expiry = self._connect
         session.send_connect(keep_alive=keep_alive, session_expiry=session_expiry)
         if self._connack:
@@ -447,18 +417,25 @@ class Engine:
         return resting.pop() if resting else None
 
     def _rest(self) -> None:
-        """Let go of paho's client where nothing is under way that it would have to remember."""
-        if self._paho is None or self._unanswered or self._disconnected or not self._accepted:
+        """Let go of paho's client where nothing is under way that it would have to remember.
+
+        That is for it to say: a server may answer what was not asked, and send a QoS 2 message.
+        """
+        if self._paho is None or self._unacknowledged or self._subscribing or self._disconnected or not self._accepted:
             return
-        session, self._paho, self._unacknowledged = self._paho, None, None
+        if not self._paho.is_blank:
+            return
+        session, self._paho, self._unacknowledged, self._subscribing = self._paho, None, None, None
         session.user_data_set(None)
         session.on_publish = None
         self._last_id = session.last_id
         session.use(bytearray(), 0)
         resting = _POOL.get(self._kind())
-        if resting is None and len(_POOL) < _MOST_KINDS:
+        if resting is None:
+            if len(_POOL) >= _MOST_KINDS:  # a server may make each CONNACK another
+                del _POOL[next(iter(_POOL))]
             resting = _POOL[self._kind()] = []
-        if resting is not None and len(resting) < _MOST_RESTING:
+        if len(resting) < _MOST_RESTING:
             resting.append(session)
 
 
@@ -519,7 +496,7 @@ def _on_publish(
     # paho calls this for a QoS 0 message too, when it is written
     if engine._unacknowledged and packet_id in engine._unacknowledged:
         engine._unacknowledged.remove(packet_id)
-        engine._answered(Answer(packet_id=packet_id, reason=reason.value, words=_reason_words(reason, properties)))
+        engine._told(Answer(packet_id=packet_id, reason=reason.value, words=_reason_words(reason, properties)))
 
 
 def _on_subscribe(
@@ -527,7 +504,9 @@ def _on_subscribe(
 ) -> None:
     if not reasons:
         raise PacketError(f"SUBACK for packet {packet_id} without a reason code")
-    engine._answered(Answer(packet_id=packet_id, reason=reasons[0].value, words=_reason_words(reasons[0], properties)))
+    if engine._subscribing:
+        engine._subscribing.discard(packet_id)
+    engine._told(Answer(packet_id=packet_id, reason=reasons[0].value, words=_reason_words(reasons[0], properties)))
 
 
 def _reason_words(reason: ReasonCode, properties: Properties | None) -> str:

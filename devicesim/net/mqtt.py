@@ -20,17 +20,7 @@ from types import TracebackType
 
 import trio
 
-from devicesim.net.engine import (
-    FAILURE_CODE,
-    IN_FLIGHT,
-    Answer,
-    Connack,
-    Disconnect,
-    Engine,
-    Message,
-    Pong,
-    QoS,
-)
+from devicesim.net.engine import FAILURE_CODE, IN_FLIGHT, Answer, Connack, Disconnect, Engine, Message, Pong, QoS
 from devicesim.net.failures import FOREIGN, ConnectionFailed, EndOfStreamError, PahoError, failure_from
 from devicesim.net.inbox import Inbox
 from devicesim.net.keepalive import KeepAlive
@@ -46,6 +36,8 @@ FAIR_SHARE = 16
 """Reads, of a TLS record at most each, before other tasks have their turn and the inbox is looked at."""
 HIGH_WATER = 64 * 1024
 """Bytes that may wait for a socket that takes no more before ``publish`` waits too."""
+ALTERNATE = 0.1
+"""Seconds that who attends waits for room in the socket before reading: the server may wait for that."""
 
 _ENDS: tuple[type[BaseException], ...] = (*FOREIGN, ConnectionFailed)
 
@@ -74,6 +66,7 @@ class MQTTClient:
         "_settled",
         "_tls",
         "_trace",
+        "_waiting",
         "_window",
     )
 
@@ -96,6 +89,8 @@ class MQTTClient:
         """For the background tasks. Without one, who waits for something does what they do."""
         self._attended = False
         """Somebody does."""
+        self._waiting: trio.CancelScope | None = None
+        """What who attends waits in for something to read, or waited in last."""
         self._settled = False
         self._drained: trio.Event | None = None
         """Set by the task that writes what the socket did not take, when it is done; ``None`` while there is none."""
@@ -130,13 +125,17 @@ class MQTTClient:
             self._engine.publish(topic, payload, qos, retain)
             self._flush()
             await trio.lowlevel.checkpoint()
-            while len(self._engine.outbound) > HIGH_WATER and self._drained is not None:
+            if self._is_clogged():
+                await self._attend(lambda: not self._is_clogged())
+            while self._is_clogged() and self._drained is not None:
                 await self._drained.wait()
             self._require_open()
             return
         window, sent = self._window, False
         if window is not None:
             with under_way(Stage.SESSION, self._deadlines.request, self._trace, "PUBACK of earlier messages"):
+                await self._attend(window.has_room)
+                self._require_open()
                 await window.acquire()
         try:
             packet_id = self._request(lambda: self._engine.publish(topic, payload, qos, retain))
@@ -157,8 +156,7 @@ class MQTTClient:
 
     async def receive(self) -> Message:
         """The next message. What arrived before the connection ended is still had, then ConnectionFailed raised."""
-        if not self._is_attended():
-            await self._attend(self._inbox.holds_some)
+        await self._attend(self._inbox.holds_some)
         try:
             return await self._inbox.receive()
         except trio.EndOfChannel:
@@ -171,7 +169,7 @@ class MQTTClient:
         Returns at ``until`` too, a reading of :func:`trio.current_time`: a cancel scope less, 1 KB, than
         :func:`trio.move_on_at` around it.
         """
-        if self._is_attended() or self._over:
+        if self._attended or self._nursery is not None or self._over:
             if self._over_event is None:
                 self._over_event = trio.Event()
                 if self._over:
@@ -216,10 +214,10 @@ class MQTTClient:
 
     # --- the session, in one background task or in whichever call waits
 
-    def _is_attended(self) -> bool:
-        return self._attended or self._nursery is not None
-
     async def _attend(self, until: Callable[[], bool]) -> None:
+        """:meth:`_run`, unless somebody does so already."""
+        if self._attended or self._nursery is not None:
+            return
         self._attended = True
         try:
             await self._run(until)
@@ -229,37 +227,38 @@ class MQTTClient:
     async def _run(self, until: Callable[[], bool], when: float = inf) -> None:
         """Read and keep alive until the connection ends, or what is waited for is there. Raises nothing of its own.
 
-        ``when`` ``until`` is to be asked again, at the latest.
+        ``when`` ``until`` is to be asked again, at the latest. What was read before goes to the inbox before more is
+        read; that it is full stops neither our side of the keep-alive nor who waits for something else.
         """
         more = True
-        while not self._over:
-            if until():
+        while True:
+            delivered = self._inbox.deliver_nowait()
+            if self._over or until():
                 return
+            if not delivered and not await self._inbox.deliver(min(when, self._keep_alive.ping_at)):
+                self._keep_up(reading=False)
+                self._flush()
+                continue
             try:
+                by = min(when, self._keep_alive.deadline)
                 if self._drained is not None and self._nursery is None:
-                    with trio.CancelScope(deadline=min(when, self._keep_alive.deadline)):
+                    with trio.CancelScope(deadline=min(by, trio.current_time() + ALTERNATE)):
                         await self._drain(self._drained)
                 elif not more:
                     if not self._settled:
                         self._settled = self._tls.settle()
-                    with trio.CancelScope(deadline=min(when, self._keep_alive.deadline)):
+                    with trio.CancelScope(deadline=by) as self._waiting:
                         await self._tls.wait_readable()
                 more = self._read()
                 self._keep_up(reading=True)
             except _ENDS as exc:
                 self._end(exc)
             self._flush()
-            await self._deliver()
             if more:
                 await trio.lowlevel.checkpoint()
-        await self._deliver()
-        self._inbox.close()
 
-    async def _deliver(self) -> None:
-        """What has been read goes to the inbox. That it is full does not stop our side of the keep-alive."""
-        while not await self._inbox.deliver(self._keep_alive.ping_at):
-            self._keep_up(reading=False)
-            self._flush()
+    def _is_clogged(self) -> bool:
+        return self._drained is not None and not self._over and len(self._engine.outbound) > HIGH_WATER
 
     def _keep_up(self, *, reading: bool) -> None:
         now = trio.current_time()
@@ -300,9 +299,12 @@ class MQTTClient:
         self._over = True
         if self._over_event is not None:
             self._over_event.set()
+        if self._drained is not None:
+            self._drained.set()
         self._requests.end()
         if self._window is not None:
             self._window.open()
+        self._inbox.close()
 
     async def _say_goodbye(self) -> None:
         """DISCONNECT, written as far as the deadline allows."""
@@ -324,7 +326,6 @@ class MQTTClient:
         """Nobody reads or writes any more; whoever still waits is told that it is closed."""
         self._closing = True
         self._wake_all()
-        self._inbox.close()
         self._engine.release()
 
     # --- bytes, both ways; none of this waits
@@ -373,6 +374,8 @@ class MQTTClient:
                 self._drained = trio.Event()
                 if self._nursery is not None:
                     self._nursery.start_soon(self._drain, self._drained)
+                elif self._waiting is not None:
+                    self._waiting.cancel()  # who attends is to write now
 
     def _write(self, *, more: bool = False) -> bool:
         """Write what there is, as far as the socket takes it; whether it took all. ``more`` is to come at once."""
@@ -398,9 +401,7 @@ class MQTTClient:
                 self._handle_events()
         except trio.WouldBlock:
             return exc
-        except ConnectionFailed as told:
-            return told
-        except FOREIGN as told:
+        except _ENDS as told:
             # after a failed write the socket itself has nothing to tell but its end
             return exc if isinstance(told, EndOfStreamError | OSError) else told
 
@@ -426,8 +427,7 @@ class MQTTClient:
         try:
             self._require_open()
             with under_way(Stage.SESSION, self._deadlines.request, self._trace, awaited):
-                if not self._is_attended():
-                    await self._attend(partial(self._requests.is_done, packet_id))
+                await self._attend(partial(self._requests.is_done, packet_id))
                 answer = await self._requests.answer(packet_id)
         finally:
             self._requests.forget(packet_id)

@@ -152,6 +152,11 @@ class under_way:  # noqa: N801 - used as a statement, like trio.fail_after
         """The next stage is under way, with its own deadline: one cancel scope serves them all."""
         self._stage = stage
         self._seconds = seconds
+        if self._scope.cancel_called:
+            # the last stage came through when its time was up; that is not this one's fault
+            self._scope.__exit__(None, None, None)
+            self._scope = trio.CancelScope()
+            self._scope.__enter__()
         self._scope.deadline = trio.current_time() + seconds
 
     def __exit__(
@@ -241,7 +246,9 @@ class TLSContext:
 
     def _let_go(self, identity: Identity, connection: SSL.Connection) -> None:
         """The handshake is over: the device's certificate and key are not asked for again."""
-        stand_in = self._stand_ins.setdefault(type(identity.key), identity.prepare().certificate)
+        stand_in = self._stand_ins.get(type(identity.key))
+        if stand_in is None:
+            stand_in = self._stand_ins[type(identity.key)] = identity.prepare().certificate
         openssl.forget_identity(connection, stand_in)
         identity.unprepare()
 

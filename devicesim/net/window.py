@@ -12,6 +12,10 @@ class Window:
         self._slots = trio.Semaphore(size)
         self._holders: set[int] = set()
 
+    def has_room(self) -> bool:
+        """Whether :meth:`acquire` returns at once."""
+        return self._slots.value > 0
+
     async def acquire(self) -> None:
         await self._slots.acquire()
 

@@ -123,6 +123,15 @@ def _off(starts: Starts, late_after: float) -> Iterator[str]:
         yield f"{_counted(starts.dropped, 'start')} dropped"
 
 
+_DROPPED_HINT = "raise arrival.max_under_way, or start fewer devices while the target is slow"
+_DROPPED_HINT_WORKERS = f"see Errors for a worker that was lost; else {_DROPPED_HINT}"
+
+
+def _of_workers(summary: Summary) -> bool:
+    """Whether starts may have been dropped because a worker was lost: then an error says so."""
+    return bool(summary.errors) and summary.generator is not None and len(summary.generator.processes) > 1
+
+
 def load_line(summary: Summary) -> Text | None:
     """One line when the load asked for was not made."""
     if summary.load_generated:
@@ -131,7 +140,7 @@ def load_line(summary: Summary) -> Text | None:
     if summary.totals.starts.late:
         hints.append("ask for a lower rate on this machine")
     if summary.totals.starts.dropped:
-        hints.append("raise arrival.max_under_way, or start fewer devices while the target is slow")
+        hints.append(_DROPPED_HINT_WORKERS if _of_workers(summary) else _DROPPED_HINT)
     forgiven = f"{100 * summary.late_tolerance:g} % of a group's"
     told = f"The load asked for was not made: {off_schedule(summary)}; {forgiven} are forgiven."
     return Text(f"{told} {'; or '.join(hints).capitalize()}.", style=BAD)

@@ -1,6 +1,11 @@
-"""devicesim, as fleet/device.py has it: a trio task a device, one TLS context, the identity set on the connection."""
+"""devicesim, as fleet/device.py has it: a trio task a device, one TLS context, the identity set on the connection.
+
+A fleet mints its identities ahead of their time, with what OpenSSL needs of them, and forgets them while a device
+stays. With ``UNPREPARED`` in the environment that is made within the connection, as all others do.
+"""
 
 import math
+import os
 
 import trio
 from floor import OPENSSL
@@ -37,7 +42,9 @@ async def main() -> None:
                 settings=settings,
                 deadlines=deadlines,
                 trace=Trace(start=trio.current_time()),
+                attended=True,
             ) as client:
+                del identity
                 limit.release()
                 await client.wait_closed()
         except ConnectionFailed as exc:
@@ -48,10 +55,14 @@ async def main() -> None:
             identities = [load_identity(task.bundle(each).read_bytes(), str(each)) for each in batch]
             if context is None:
                 context = TLSContext(TLSSettings(roots=roots, chain=identities[0].chain))
+            if "UNPREPARED" not in os.environ:
+                for identity in identities:
+                    identity.prepare()
             prepared()
-            for number, identity in zip(batch, identities, strict=True):
+            identities.reverse()
+            for number in batch:
                 await limit.acquire()
-                nursery.start_soon(device, number, identity, context)
+                nursery.start_soon(device, number, identities.pop(), context)
             for _ in range(task.concurrency):  # that all are free says that nobody connects any more
                 await limit.acquire()
             connected(len(batch))

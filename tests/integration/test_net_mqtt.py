@@ -6,6 +6,7 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 
 import pytest
 import trio
@@ -1403,6 +1404,45 @@ async def test_what_the_socket_did_not_take_is_written_by_who_attends() -> None:
                     await client.publish("a", b"x" * HIGH_WATER)
 
     assert got.count(b"x") == count * HIGH_WATER
+
+
+@BOTH
+async def test_two_connections_that_speak_by_turns_keep_apart(settings: MQTTSettings) -> None:
+    """Both settle, and paho's client goes from one to the other while messages with QoS 1 go both ways."""
+    version, rounds = settings.version, 6
+    acknowledged: list[bytes] = []
+
+    async def handler(end: ServerEnd) -> None:
+        name = (await accept(end, version))[-1:]
+        for number in range(1, rounds + 1):
+            message = await end.packet()
+            assert message == publish("a", name, qos=1, packet_id=number, version=version)
+            await end.send(publish("a", name + b"%d" % number, qos=1, packet_id=100 + number, version=version))
+            acknowledged.append(await end.packet())
+            await end.send(b"\x40\x02" + message[5:7])
+        await idle(end)
+
+    received: dict[str, list[bytes]] = {"1": [], "2": []}
+    async with tls_server(handler) as address:
+        with trio.fail_after(TEST_SECONDS):
+            async with (
+                mqtt(address, settings, client_id="robot-1", index=51, attended=True) as one,
+                mqtt(address, settings, client_id="robot-2", index=52, attended=True) as two,
+            ):
+                for number in range(rounds):
+                    async with trio.open_nursery() as nursery:
+                        for name, client in (("1", one), ("2", two)):
+                            nursery.start_soon(partial(client.publish, "a", name.encode(), qos=1))
+                            if number % 2:  # by turns; else at once
+                                await trio.testing.wait_all_tasks_blocked()
+                    for name, client in (("1", one), ("2", two)):
+                        received[name].append((await client.receive()).payload)
+                        await client.wait_closed(until=trio.current_time() + 0.001)
+
+    for name, payloads in received.items():
+        assert payloads == [name.encode() + b"%d" % number for number in range(1, rounds + 1)]
+    pubacks = [b"\x40\x02\x00" + bytes((100 + number,)) for number in range(1, rounds + 1)]
+    assert sorted(acknowledged) == sorted(pubacks * 2)
 
 
 async def test_the_source_address_is_passed_on() -> None:

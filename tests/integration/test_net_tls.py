@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import re
+import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -13,7 +16,7 @@ import trio
 import trio.testing
 import trustme
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID, NameOID
 from OpenSSL import SSL
@@ -23,7 +26,7 @@ from devicesim.net.failures import ConnectionFailed, EndOfStreamError, failure_f
 from devicesim.net.stream import TLSConnection
 from devicesim.net.tls import Deadlines, TLSContext, Version, _Peer, open_tls
 from devicesim.outcome import FailureKind, Stage, Trace
-from devicesim.pki.identity import Identity, load_identity
+from devicesim.pki.identity import Identity, load_identity, private_key_pem
 from devicesim.pki.profile import KeyType, Profile, Subject
 from tests.net_support import (
     ENDPOINT,
@@ -1097,3 +1100,205 @@ async def test_a_server_that_does_not_close_is_not_waited_for_long(autojump_cloc
 
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+# --- what a server may do to a connection that has settled
+
+
+async def settled(address: tuple[str, int], version: Version, index: int) -> TLSConnection:
+    """A connection with a client certificate, settled as soon as the handshake is done."""
+    connection = await connect(address, tls_context(maximum_version=version), identity=device(index))
+    with pytest.raises(trio.WouldBlock):
+        connection.receive_nowait()
+    assert connection.settle()
+    return connection
+
+
+async def exactly(connection: TLSConnection, count: int) -> bytes:
+    data = b""
+    with trio.fail_after(TEST_SECONDS):
+        while len(data) < count:
+            try:
+                data += connection.receive_nowait()
+            except trio.WouldBlock:
+                await connection.wait_readable()
+    return data
+
+
+async def test_session_tickets_that_come_after_settling_do_no_harm() -> None:
+    """The server completes the handshake, which is where it sends them, when the client has settled already."""
+    go_on = trio.Event()
+    tickets: list[int] = []
+
+    async def handler(end: ServerEnd) -> None:
+        end.tls.set_accept_state()
+        end.tls.bio_write(await end.stream.receive_some())
+        with pytest.raises(SSL.WantReadError):
+            end.tls.do_handshake()
+        await end.send_pending()
+        await go_on.wait()
+        end.tls.bio_write(await end.stream.receive_some())
+        end.tls.do_handshake()
+        sent = end.tls.bio_read(65_536)
+        tickets.append(len(sent))
+        await end.send_raw(sent)
+        await end.send(b"hello")
+        while data := await end.receive():
+            await end.send(data)
+
+    context = server_context(server_identity(ENDPOINT), version="TLSv1.3")
+    async with tls_server(handler, context, handshake=False) as address:
+        connection = await settled(address, "TLSv1.3", 41)
+        go_on.set()
+        assert await exactly(connection, 5) == b"hello"
+        for size in (1, 70_000):
+            payload, at, echoed = bytes(size), 0, b""
+            while len(echoed) < size:
+                at += connection.send_nowait(payload[at : at + 9000]) if at < size else 0
+                echoed += await receive(connection)
+            assert echoed == payload
+        await connection.aclose(1)
+
+    assert tickets[0] > 100
+
+
+async def test_a_renegotiation_asked_for_after_settling_is_declined() -> None:
+    """TLS 1.2: the certificate that it would need has been let go of. We say so with what we send next.
+
+    Whether a server goes on then is its own choice (RFC 5246, 7.2.2); OpenSSL's does not.
+    """
+    ask = trio.Event()
+    told: list[str] = []
+    alerts: list[SeenAlert] = []
+
+    async def handler(end: ServerEnd) -> None:
+        await ask.wait()
+        assert end.tls.renegotiate()
+        with contextlib.suppress(SSL.WantReadError):
+            end.tls.do_handshake()
+        await end.send_pending()
+        await end.send(b"hello")
+        with pytest.raises(SSL.Error) as caught:
+            await end.receive()
+        told.append(str(caught.value))
+        alerts.extend(end.alerts)
+        await end.send_pending()
+
+    context = server_context(server_identity(ENDPOINT), version="TLSv1.2")
+    async with tls_server(handler, context) as address:
+        connection = await settled(address, "TLSv1.2", 42)
+        ask.set()
+        assert await exactly(connection, 5) == b"hello"
+        connection.send_nowait(b"again")
+        with pytest.raises(SSL.Error) as caught:
+            await receive(connection)
+        await connection.aclose(1)
+
+    assert "no renegotiation" in told[0]
+    assert alerts == [SeenAlert("received", 100), SeenAlert("sent", 40)]
+    assert failure_from(caught.value, Stage.SESSION).detail == "handshake_failure"
+
+
+@asynccontextmanager
+async def s_server(directory: Path, *options: str) -> AsyncIterator[tuple[trio.Process, int]]:
+    """``openssl s_server``: what is written to its input goes to the client, or is a command to it; and its port."""
+    identity = server_identity(ENDPOINT)
+    (directory / "key.pem").write_text(private_key_pem(identity.key))
+    (directory / "cert.pem").write_bytes(identity.certificate.public_bytes(serialization.Encoding.PEM))
+    command = [
+        *("openssl", "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-verify", "3"),
+        *("-cert", str(directory / "cert.pem"), "-key", str(directory / "key.pem"), *options),
+    ]
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert process.stdout is not None
+        said = b""
+        with trio.fail_after(TEST_SECONDS):
+            while (found := re.search(rb"ACCEPT 127\.0\.0\.1:(\d+)", said)) is None:
+                said += await process.stdout.receive_some()
+        yield process, int(found[1])
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    await pipe.aclose()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed (Debian: apt install openssl)")
+@pytest.mark.parametrize("key_type", [KeyType.EC_P256, KeyType.RSA_2048])
+async def test_key_updates_after_settling_are_answered_and_traffic_goes_on(tmp_path: Path, key_type: KeyType) -> None:
+    """k: the server's keys are new. K: it asks for new ones of ours too, which come before the next that we send."""
+    profile = Profile(subject=Subject(common_name="updated-{index}"), key_type=key_type)
+    identity = device_ca().mint_random(43, profile=profile)
+    async with s_server(tmp_path, "-tls1_3", "-msg") as (process, port):
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        heard = bytearray()
+
+        async def hear(words: bytes) -> None:
+            while words not in heard:
+                data = await stdout.receive_some()
+                assert data, "openssl s_server has ended"
+                heard.extend(data)
+
+        connection = await connect(("127.0.0.1", port), tls_context(), identity=identity)
+        with trio.fail_after(TEST_SECONDS):
+            await stdin.send_all(b"hello\n")
+            assert await exactly(connection, 6) == b"hello\n"
+            with pytest.raises(trio.WouldBlock):
+                connection.receive_nowait()
+            assert connection.settle()
+            for number, command in enumerate((b"k\n", b"K\n", b"K\n", b"k\n")):
+                del heard[:]
+                await stdin.send_all(command)
+                await hear(b"KeyUpdate")  # sent
+                await stdin.send_all(b"%d told\n" % number)
+                assert await exactly(connection, 7) == b"%d told\n" % number
+                del heard[:]
+                connection.send_nowait(b"%d said\n" % number)
+                await hear(b"%d said\n" % number)
+                # ours, before what we said
+                assert (b"<<< TLS 1.3, Handshake [length 0005], KeyUpdate" in heard) == (command == b"K\n")
+                with pytest.raises(trio.WouldBlock):
+                    connection.receive_nowait()
+                assert connection.settle()
+        await connection.aclose()
+
+    assert identity._pair is None
+
+
+@pytest.mark.parametrize("cut", [1, 5, 30])
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_settling_in_the_middle_of_a_record_loses_nothing_of_it(version: Version, cut: int) -> None:
+    """What has come of it lies in OpenSSL, not in the buffer that is replaced."""
+    go_on = trio.Event()
+
+    async def handler(end: ServerEnd) -> None:
+        await end.send(b"first")
+        end.tls.sendall(b"x" * 100)
+        record = end.tls.bio_read(65_536)
+        await end.send_raw(record[:cut])
+        await go_on.wait()
+        await end.send_raw(record[cut:])
+        while data := await end.receive():
+            await end.send(data)
+
+    async with tls_server(handler) as address:
+        connection = await connect(address, tls_context(maximum_version=version), identity=device(44))
+        assert await exactly(connection, 5) == b"first"
+        with trio.fail_after(TEST_SECONDS):
+            for _ in range(2):  # the part of the record is there by the second time at the latest
+                with pytest.raises(trio.WouldBlock):
+                    connection.receive_nowait()
+                assert connection.settle()
+                await trio.sleep(0.01)
+        go_on.set()
+        assert await exactly(connection, 100) == b"x" * 100
+        connection.send_nowait(b"again")
+        assert await exactly(connection, 5) == b"again"
+        await connection.aclose(1)

@@ -1,7 +1,9 @@
 """Whatever a server sends, the engine says events or PacketError, and how the bytes are cut up does not matter."""
 
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from devicesim.net import engine as engine_module
 from devicesim.net.engine import VERSIONS, Engine, Event, Version
 from devicesim.net.failures import FOREIGN, PacketError
 from devicesim.net.splitter import PacketSplitter
@@ -17,7 +20,7 @@ from devicesim.net.splitter import PacketSplitter
 QUICK = settings(max_examples=200, deadline=None)
 ACCEPT: dict[Version, bytes] = {"3.1.1": b"\x20\x02\x00\x00", "5": b"\x20\x03\x00\x00\x00"}
 
-versions = st.sampled_from(["3.1.1", "5"])
+versions: st.SearchStrategy[Version] = st.sampled_from(["3.1.1", "5"])
 bodies = st.binary(max_size=40)
 
 
@@ -193,3 +196,78 @@ def test_whether_paho_is_there_from_the_start_or_made_late_does_not_matter(
         results.append((told(engine, [data]), bytes(engine.outbound)))
 
     assert results[0] == results[1]
+
+
+_small_ids = st.integers(1, 4).map(lambda number: number.to_bytes(2, "big"))
+
+
+@st.composite
+def server_packets(draw: st.DrawFn, version: Version) -> bytes:
+    """A packet of a session, its id one that may well be under way."""
+    number, empty = draw(_small_ids), b"\x00" if version == "5" else b""
+    kind = draw(st.integers(0, 9))
+    if kind < 3:
+        body = b"\x00\x01t" + (number if kind else b"") + empty + draw(st.binary(max_size=3))
+        return bytes((0x30 | kind << 1, len(body))) + body
+    if kind == 3:
+        return b"\x90" + bytes((3 + len(empty),)) + number + empty + b"\x01"
+    if kind == 4:
+        return b"\xd0\x00"
+    return bytes((draw(st.sampled_from([0x40, 0x40, 0x50, 0x62, 0x70])), 2)) + number
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> tuple[Version, list[tuple[int, str, bytes]]]:
+    """What two devices do and are told, by turns."""
+    version: Version = draw(versions)
+    steps = st.tuples(
+        st.integers(0, 1), st.sampled_from(["publish 0", "publish 1", "subscribe", "wrong", "ping"]), st.just(b"")
+    )
+    told_ = st.tuples(st.integers(0, 1), st.just("told"), server_packets(version))
+    return version, draw(st.lists(st.one_of(steps, told_), min_size=10, max_size=40))
+
+
+def played(version: Version, steps: list[tuple[int, str, bytes]]) -> list[object]:
+    """All that the two engines say and send, step by step."""
+    engines = [Engine(f"robot-{number}", version=version) for number in range(2)]
+    for engine in engines:
+        engine.connect()
+        told(engine, [ACCEPT[version]])
+    over: set[int] = set()
+    seen: list[object] = []
+    for which, what, data in steps:
+        engine = engines[which]
+        if which in over:
+            continue
+        match what:
+            case "publish 0" | "publish 1":
+                seen.append(engine.publish("a", b"", 1 if what == "publish 1" else 0, retain=False))
+            case "subscribe":
+                seen.append(engine.subscribe("a", 1))
+            case "wrong":
+                with suppress(ValueError):
+                    engine.publish("#", b"", 1, retain=False)
+            case "ping":
+                engine.ping()
+            case _:
+                events, error = told(engine, [data])
+                seen += [events, error]
+                if error is not None:
+                    over.add(which)
+        seen += [bytes(each.outbound) for each in engines]
+    return seen
+
+
+@QUICK
+@given(scripts())
+def test_that_pahos_clients_rest_and_are_shared_cannot_be_told(
+    script: tuple[Version, list[tuple[int, str, bytes]]],
+) -> None:
+    """Whatever two connections do and are told: each as with a client of its own from beginning to end."""
+    version, steps = script
+    with patch.object(engine_module, "_POOL", {}):
+        shared = played(version, steps)
+    with patch.object(Engine, "_rest", lambda _self: None):
+        alone = played(version, steps)
+
+    assert shared == alone

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devicesim.cli import limits
-from devicesim.cli.limits import raise_open_files, read_machine, ready_for, source_addresses
+from devicesim.cli.limits import check_reach, raise_open_files, read_machine, ready_for, source_addresses
 from devicesim.errors import InputError
 from devicesim.fleet.capacity import MIB, Machine, Needs, needs_of
 from devicesim.fleet.demand import demand_of
@@ -162,6 +162,36 @@ def test_source_addresses_are_those_of_this_machine() -> None:
     assert "add it to an interface" in caught.value.hint
     with pytest.raises(InputError, match="'robot' is not an address"):
         source_addresses(["robot"])
+
+
+@pytest.mark.parametrize(
+    ("source", "dialled"),
+    [
+        ("127.0.0.2", "127.0.0.1"),
+        ("10.0.0.5", "127.0.0.1"),
+        ("::1", "::1"),
+        ("10.0.0.5", "192.0.2.1"),
+        ("10.0.0.5", None),
+        ("2001:db8::5", None),
+        ("127.0.0.2", "localhost"),
+    ],
+)
+def test_a_source_address_may_be_one_from_which_the_target_can_be_reached(source: str, dialled: str | None) -> None:
+    check_reach((source,), dialled)
+
+
+@pytest.mark.parametrize(
+    ("source", "dialled", "told"),
+    [
+        ("::1", "127.0.0.1", "::1 is IPv6, and 127.0.0.1, which is dialled, is not"),
+        ("127.0.0.2", "::1", "127.0.0.2 is IPv4, and ::1, which is dialled, is not"),
+        ("127.0.0.2", "192.0.2.1", "192.0.2.1 is elsewhere"),
+        ("127.0.0.2", None, "AWS is elsewhere"),
+    ],
+)
+def test_a_source_address_from_which_nothing_can_arrive_is_refused(source: str, dialled: str | None, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        check_reach((source,), dialled)
 
 
 def test_no_socket_is_left_of_the_check(monkeypatch: pytest.MonkeyPatch) -> None:

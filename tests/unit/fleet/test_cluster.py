@@ -42,7 +42,17 @@ def test_a_worker_on_this_machine_s_loopback_is_here(worker: str, elsewhere: boo
 
 @pytest.mark.parametrize(
     "address",
-    ["", "10.0.0.5:8786", "tcp://10.0.0.5", "http://10.0.0.5:8787", "tcp://:8786", "tcp://a b:1", "tcp://a:1/x"],
+    [
+        "",
+        "10.0.0.5:8786",
+        "tcp://10.0.0.5",
+        "http://10.0.0.5:8787",
+        "tcp://:8786",
+        "tcp://a b:1",
+        "tcp://a:1/x",
+        "tcp://a:0",
+        "tcp://a:65536",
+    ],
 )
 def test_what_is_no_address_of_a_scheduler_is_refused(address: str) -> None:
     with pytest.raises(InputError, match="is no address; tcp://HOST:PORT or tls://HOST:PORT is expected"):

@@ -83,3 +83,46 @@ async def test_closing_wakes_who_waits() -> None:
         nursery.start_soon(receive)
         await trio.testing.wait_all_tasks_blocked()
         inbox.close()
+
+
+async def test_what_there_was_no_room_for_is_received_after_closing() -> None:
+    """In order, and without anybody to deliver it."""
+    inbox = Inbox(2)
+    for number in range(5):
+        inbox.put(message(number))
+    assert not inbox.deliver_nowait()
+    inbox.close()
+
+    assert [await inbox.receive() for _ in range(5)] == [message(number) for number in range(5)]
+    with pytest.raises(trio.EndOfChannel):
+        await inbox.receive()
+
+
+async def test_closing_ends_the_waiting_for_room_and_each_message_comes_once() -> None:
+    """Also the one that room has just been made for."""
+    inbox = Inbox(1)
+    for number in range(3):
+        inbox.put(message(number))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(inbox.deliver, trio.current_time() + 5)
+        await trio.testing.wait_all_tasks_blocked()
+        first = await inbox.receive()
+        inbox.close()
+
+    assert [first, await inbox.receive(), await inbox.receive()] == [message(number) for number in range(3)]
+
+
+async def test_a_cancelled_delivery_loses_nothing() -> None:
+    inbox = Inbox(1)
+    for number in range(3):
+        inbox.put(message(number))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(inbox.deliver, trio.current_time() + 5)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    for number in range(3):
+        inbox.deliver_nowait()
+        assert await inbox.receive() == message(number)

@@ -1,15 +1,17 @@
 """The MQTT client over a connection in memory: what is hard to bring about with sockets, made to happen."""
 
 from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import cast
 
 import pytest
 import trio
 import trio.testing
 
-from devicesim.net.engine import Engine
+from devicesim.net.engine import Engine, QoS
 from devicesim.net.failures import ConnectionFailed, EndOfStreamError
-from devicesim.net.mqtt import FAIR_SHARE, MQTTClient, MQTTSettings, _Connection
+from devicesim.net.mqtt import FAIR_SHARE, HIGH_WATER, MQTTClient, MQTTSettings, _Connection
 from devicesim.net.stream import TLSConnection
 from devicesim.net.tls import Deadlines, under_way
 from devicesim.outcome import FailureKind, Stage, Trace
@@ -373,3 +375,239 @@ async def test_waiting_for_the_end_until_a_time(autojump_clock: trio.testing.Moc
             await client.wait_closed(until=300)
         assert trio.current_time() == 200
         nursery.cancel_scope.cancel()
+
+
+# --- attended: nobody but who waits reads and writes
+
+
+MESSAGE = b"\x30\x04\x00\x01a"
+"""One byte of payload is to follow."""
+
+
+def messages(count: int) -> bytes:
+    return b"".join(MESSAGE + bytes((number,)) for number in range(count))
+
+
+async def received(client: MQTTClient, count: int) -> bytes:
+    return b"".join([(await client.receive()).payload for _ in range(count)])
+
+
+async def test_who_attends_writes_what_another_tasks_publish_left_over(autojump_clock: trio.testing.MockClock) -> None:
+    """At once when there is room, though the server says nothing meanwhile."""
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    async with (
+        trio.open_nursery() as nursery,
+        connection(tls, MQTTSettings(keep_alive=0), attended=True) as client,
+    ):
+        nursery.start_soon(client.wait_closed)
+        await trio.testing.wait_all_tasks_blocked()
+        tls.room = 5
+        nursery.start_soon(partial(client.publish, "a", bytes(HIGH_WATER + 1)))
+        await trio.sleep(3)
+        tls.room = float("inf")
+        tls.change()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(tls.sent) > HIGH_WATER
+        assert trio.current_time() == 3
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_one_task_that_publishes_more_than_the_socket_takes_writes_it_itself(
+    qos: QoS, autojump_clock: trio.testing.MockClock
+) -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+
+    async def make_room() -> None:
+        await trio.sleep(3)
+        tls.room = float("inf")
+        tls.say(b"\x40\x02\x00\x01")
+
+    async with (
+        trio.open_nursery() as nursery,
+        connection(tls, MQTTSettings(keep_alive=0), attended=True) as client,
+    ):
+        tls.room = 5
+        nursery.start_soon(make_room)
+        with trio.fail_after(5):
+            await client.publish("a", bytes(HIGH_WATER + 1), qos=qos)
+        assert len(tls.sent) > HIGH_WATER
+        assert trio.current_time() == 3
+
+
+async def test_a_server_that_takes_nothing_until_it_is_read_is_read(autojump_clock: trio.testing.MockClock) -> None:
+    """Both sides full: one of them has to read first."""
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+
+    async def take_when_read() -> None:
+        while tls.incoming:  # noqa: ASYNC110 - a server polls here
+            await trio.sleep(0.01)
+        tls.room = float("inf")
+        tls.change()
+
+    async with (
+        trio.open_nursery() as nursery,
+        connection(tls, MQTTSettings(keep_alive=0), attended=True) as client,
+    ):
+        tls.room = 5
+        # more than is read at once
+        tls.say(*[MESSAGE + bytes((number,)) for number in range(3 * FAIR_SHARE)])
+        nursery.start_soon(take_when_read)
+        with trio.fail_after(5):
+            await client.publish("a", bytes(HIGH_WATER + 1))
+            assert await received(client, 3 * FAIR_SHARE) == bytes(range(3 * FAIR_SHARE))
+
+
+async def test_a_full_inbox_does_not_keep_who_waits_until_a_time(autojump_clock: trio.testing.MockClock) -> None:
+    """Nor is more read for it, however often that is asked for; and nothing is lost."""
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    async with connection(tls, MQTTSettings(receive_buffer=5, keep_alive=0), attended=True) as client:
+        tls.say(messages(8))
+        await client.wait_closed(until=10)
+        tls.say(*[MESSAGE + bytes((number,)) for number in range(8, 40)])
+        for until in (20, 30, 40):
+            await client.wait_closed(until=until)
+            assert trio.current_time() == until
+            assert len(tls.incoming) == 32
+        assert await received(client, 40) == bytes(range(40))
+
+
+async def test_pings_go_on_while_the_inbox_is_full(autojump_clock: trio.testing.MockClock) -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    async with connection(tls, MQTTSettings(receive_buffer=1, keep_alive=4), attended=True) as client:
+        tls.say(messages(8))
+        tls.sent.clear()
+        await client.wait_closed(until=13)
+        assert tls.sent == b"\xc0\x00" * 3
+        assert client.failure is None
+
+
+async def test_an_answer_that_comes_with_more_than_the_inbox_holds_is_had(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    async with connection(tls, MQTTSettings(receive_buffer=1), attended=True) as client:
+        tls.say(messages(8) + b"\x40\x02\x00\x01")
+        await client.publish("a", b"", qos=1)
+        assert trio.current_time() == 0
+        assert await received(client, 8) == bytes(range(8))
+
+
+@pytest.mark.parametrize("attended", [True, False])
+async def test_an_end_behind_more_than_the_inbox_holds_is_told_and_nothing_lost(
+    autojump_clock: trio.testing.MockClock, attended: bool
+) -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    async with connection(tls, MQTTSettings(receive_buffer=2), attended=attended) as client:
+        tls.say(messages(8), EndOfStreamError())
+        with pytest.raises(ConnectionFailed, match="closed_after_connack"):
+            await client.wait_closed()
+        assert trio.current_time() == 0
+        assert await received(client, 8) == bytes(range(8))
+        with pytest.raises(ConnectionFailed, match="closed_after_connack"):
+            await client.receive()
+
+
+@pytest.mark.parametrize("attended", [True, False])
+async def test_an_answer_that_comes_with_the_end_is_had(attended: bool) -> None:
+    tls = FakeTLS()
+    tls.say(b"\x20\x03\x00\x00\x00")
+    async with connection(tls, MQTTSettings(version="5"), attended=attended) as client:
+        tls.say(b"\x40\x02\x00\x01\xe0\x01\x8b")
+        await client.publish("a", b"", qos=1)
+        with pytest.raises(ConnectionFailed, match="disconnected_by_server"):
+            await client.publish("a", b"", qos=1)
+
+
+async def test_a_late_answer_makes_room_for_the_next_message_also_when_attended(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Receive Maximum: the slot is held until PUBACK, which somebody has to read."""
+    tls = FakeTLS()
+    tls.say(ACCEPT_TWO_AT_ONCE)
+    async with connection(
+        tls, MQTTSettings(version="5", keep_alive=0), deadlines=Deadlines(request=1), attended=True
+    ) as client:
+        for _ in range(2):
+            with pytest.raises(ConnectionFailed, match="no PUBACK within 1 s"):
+                await client.publish("a", b"", qos=1)
+        with pytest.raises(ConnectionFailed, match="no PUBACK of earlier messages within 1 s"):
+            await client.publish("a", b"", qos=1)
+        tls.say(b"\x40\x02\x00\x01")
+        with pytest.raises(ConnectionFailed, match="no PUBACK within 1 s"):
+            await client.publish("a", b"", qos=1)
+        assert trio.current_time() == 4
+        tls.say(EndOfStreamError())
+        with pytest.raises(ConnectionFailed, match="closed_after_connack"):
+            await client.publish("a", b"", qos=1)
+        assert trio.current_time() == 4
+
+
+async def test_who_waits_for_room_is_told_of_the_end_by_who_attends(autojump_clock: trio.testing.MockClock) -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    ended: list[float] = []
+    async with connection(tls, MQTTSettings(keep_alive=0), attended=True) as client:
+
+        async def one(wait: Callable[[], Awaitable[None]]) -> None:
+            with pytest.raises(ConnectionFailed, match="closed_after_connack"):
+                await wait()
+            ended.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, client.wait_closed)
+            await trio.testing.wait_all_tasks_blocked()
+            tls.room = 0
+            nursery.start_soon(one, partial(client.publish, "a", bytes(HIGH_WATER + 1)))
+            tls.say(EndOfStreamError())  # before who attends comes to write
+
+    assert ended == [0, 0]
+
+
+async def test_a_publish_cancelled_half_way_is_completed_by_the_next_call(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    tls = FakeTLS()
+    tls.say(ACCEPT)
+    async with connection(tls, MQTTSettings(keep_alive=0), attended=True) as client:
+        tls.sent.clear()
+        tls.room = 100
+        with trio.move_on_after(1):
+            await client.publish("a", bytes(HIGH_WATER + 1))
+        assert len(tls.sent) == 100
+        tls.room = float("inf")
+        tls.say(b"\x40\x02\x00\x02")
+        await client.publish("b", b"", qos=1)
+
+    assert len(tls.sent) == 1 + 3 + 3 + HIGH_WATER + 1 + 7 + 2
+
+
+async def test_a_stage_reached_as_its_time_was_up_does_not_fail_the_next(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    trace = Trace(start=0)
+    with under_way(Stage.TCP, 1, trace) as way:
+        await trio.sleep(0.5)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        way.then(Stage.TLS, 2)
+        await trio.sleep(1)
+        way.then(Stage.CONNECT, 2)
+
+    with (  # noqa: PT012 - it comes out of the context manager
+        pytest.raises(ConnectionFailed, match="no CONNACK within 3 s"),
+        under_way(Stage.TCP, 1, trace) as way,
+    ):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        way.then(Stage.CONNACK, 3)
+        await trio.sleep(4)
+
+    assert trio.current_time() == 2.5 + 1 + 3

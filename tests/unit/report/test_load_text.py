@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from devicesim.record.facts import RunStatus, ThresholdRecord
+from devicesim.record.facts import Note, RunStatus, ThresholdRecord
 from devicesim.record.metrics import MetricType
 from devicesim.record.store import RunReader
 from devicesim.report import text
@@ -197,6 +197,14 @@ def test_load_that_was_not_made_says_by_what_and_what_to_do(
     lines = report(record([replace(robots, count=3 + dropped, recorded=3, late=late, dropped=dropped)]), 200)
 
     assert lines.rstrip().endswith(f"The load asked for was not made: {what}; 1 % of a group's are forgiven. {hint}")
+
+
+def test_starts_that_several_processes_dropped_may_be_those_of_a_lost_worker(record: Write, robots: Robots) -> None:
+    samples = [sample(1, process=name) for name in ("coordinator", "worker 1")]
+    gone = Note(at=START, kind="error", text="worker tls://127.0.0.1:1 is gone")
+    path = record([replace(robots, count=5, recorded=3, dropped=2)], samples=samples, notes=[gone])
+
+    assert "See errors for a worker that was lost; else raise arrival.max_under_way, or" in report(path, 200)
 
 
 # --- messages, and what making the load cost ---
