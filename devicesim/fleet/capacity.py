@@ -18,20 +18,19 @@ MIB = 1024**2
 
 CONNACK_CPU = 0.0011
 """Seconds of CPU of a connection from TCP to CONNACK: TLS 1.3, P-256, verified both ways (scripts/bench_connect.py)."""
-CONNECTION_CPU = 0.003
+CONNECTION_CPU = 0.0033
 """Seconds of CPU of a connection with all that goes with it: minting, the record, asking the accounts, judging.
-Growth of a run from 100 to 2100 devices under JITP: 2.7 ms."""
+Growth of a run from 100 to 10,000 devices, JITP and JITR (scripts/bench_run.py)."""
 MESSAGE_CPU = 0.00036
 """Seconds of CPU of a message published with QoS 1, with its PUBACK: 200 devices with 5 a second each. Taken for a
 keep-alive ping too, which costs less."""
 BUSY = 0.7
 """Share of a core that a process may use before its starts come late."""
-DEVICE_BYTES = 48 * 1024
-"""Memory of a device under way: identity, TLS, MQTT, its task. Growth of a run from 50 to 1050 devices held: 47.5 KiB.
-"""
-PROCESS_BYTES = 105 * MIB
-"""Memory of a process before its first device. A run of 2550 devices held took 226 MiB, of which this model foresees
-225."""
+DEVICE_BYTES = 43 * 1024
+"""Memory of a device under way: TLS, MQTT, its task, its telemetry. Growth of a run to 10,000 devices held: 42.6 KiB
+(scripts/bench_soak.py)."""
+PROCESS_BYTES = 100 * MIB
+"""Memory of a process before its first device; a worker of Dask's has as much."""
 ASKED_BYTES = 1024
 """Memory of a certificate while the accounts are asked what they hold, in the run's first process: 0.97 KB, of 200,000
 holdings with a thing each."""

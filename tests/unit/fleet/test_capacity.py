@@ -56,7 +56,7 @@ def test_cores_follow_from_connections_messages_and_pings() -> None:
 def test_processes_are_as_many_as_keeps_each_within_its_core_and_its_devices() -> None:
     fast = needs(rate=1000.0, text=FLEET.replace("24h", "0s"))
 
-    assert fast.processes == 9  # 2000 connections/s of 3 ms are 6 cores, each process takes 0.7
+    assert fast.processes == 10  # 2000 connections/s of 3.3 ms are 6.6 cores, each process takes 0.7
     assert needs().processes == 2  # 40,000 held, 20,000 in each
     assert needs(processes=5).processes == 5
 
@@ -149,7 +149,7 @@ def test_too_little_memory_is_certain_and_told_with_both_numbers() -> None:
     found = lack(lacks(needs(processes=1), replace(PLENTY, memory=1000 * MIB)), Resource.MEMORY)
 
     assert found.certain
-    foreseen = HELD * capacity.DEVICE_BYTES // MIB + 105
+    foreseen = (HELD * capacity.DEVICE_BYTES + capacity.PROCESS_BYTES) // MIB
     assert found.message == (
         f"{foreseen} MiB of memory are foreseen for 40000 devices under way, 1 process; 1000 MiB are available"
     )
