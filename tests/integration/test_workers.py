@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import sqlite3
@@ -255,10 +254,7 @@ def test_when_the_coordinator_is_killed_so_are_its_processes(fleet: Path, scratc
     process.communicate(timeout=30)
 
     assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10.0)
-    (left,) = scratch.iterdir()  # nobody was left to take it away
-    assert left.name.startswith("devicesim-workers-")
-    assert not any(b"PRIVATE KEY" in path.read_bytes() for path in left.rglob("*") if path.is_file())
-    shutil.rmtree(left)
+    assert list(scratch.iterdir()) == []
 
 
 # --- a cluster that is there already ---
