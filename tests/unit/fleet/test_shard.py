@@ -170,8 +170,9 @@ async def test_start_that_is_late_keeps_the_time_at_which_it_was_due(driven: Dri
     await trio.sleep(10)
     await run(plan_of(fleet_of('[arrival]\nrate = "1/s"')), first=5.0)
 
-    assert list(driven.dues.values()) == near(*(5 + n for n in range(9)))
-    assert list(driven.starts.values()) == near(10, 10, 10, 10, 10, 10, 11, 12, 13)
+    # those that are due together start in one row, in whatever order trio then runs them
+    assert [driven.dues[n] for n in range(9)] == near(*(5 + n for n in range(9)))
+    assert [driven.starts[n] for n in range(9)] == near(10, 10, 10, 10, 10, 10, 11, 12, 13)
 
 
 async def test_stages_and_bursts_start_when_their_schedule_says(driven: Driven, autojump_clock: MockClock) -> None:
