@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from devicesim.cli.options import RECORD_NAME
 from devicesim.errors import InputError
 from devicesim.fleet.autorate import LEAST_DEVICES, End, Next, Outcome, Trial, devices_for, highest_taken, next_trial
 from devicesim.fleet.spec import Fleet, at_rate
@@ -20,7 +21,6 @@ DEFAULT_METRIC = "time_to_provision"
 LONGEST = 4
 """Trials' lengths that the least number of devices may take: the search goes no lower than the rate of that."""
 TRIAL_SECONDS = 10.0
-RECORD_NAME = "run.sqlite"
 
 RunTrial = Callable[[Fleet, Path, frozenset[int]], Awaitable[Summary]]
 """Runs these devices of a fleet, with the record in a directory that is not there yet."""

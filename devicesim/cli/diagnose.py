@@ -17,9 +17,9 @@ from rich.console import Console
 
 from devicesim import __version__
 from devicesim.cli.limits import raise_open_files
-from devicesim.cli.options import Seconds, material_files, material_options
+from devicesim.cli.options import RECORD_NAME, Seconds, material_files, material_options
 from devicesim.cli.output import EXIT_EXPECTATION, EXIT_INTERRUPTED, EXIT_OK
-from devicesim.cli.running import RECORD_NAME, execute
+from devicesim.cli.running import execute
 from devicesim.cli.target import TargetOptions, target_options
 from devicesim.cloud.account import AccountAccess, ControlPlaneError
 from devicesim.diagnosis.findings import Diagnosis

@@ -13,6 +13,9 @@ from devicesim.net.names import is_ip_literal
 
 Command = Callable[..., Any]
 
+RECORD_NAME = "run.sqlite"
+"""Of a run's record, in its directory."""
+
 
 class Seconds(click.FloatRange):
     """A finite number of seconds: ``nan`` is in every range, and ``inf`` in every one without an end."""

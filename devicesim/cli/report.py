@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from devicesim.cli.options import RECORD_NAME
 from devicesim.cli.output import exit_code, show_summary
-from devicesim.cli.running import RECORD_NAME
 from devicesim.record.store import RunReader
 from devicesim.report.summary import summarise
 

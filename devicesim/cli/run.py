@@ -10,8 +10,8 @@ from click.core import ParameterSource
 
 from devicesim.cli.autorate import TRIAL_SECONDS, Goal, check_search, first_trial
 from devicesim.cli.limits import check_reach, raise_open_files, read_machine, ready_for, source_addresses
-from devicesim.cli.options import Rate, Seconds, material_files, material_options
-from devicesim.cli.running import RECORD_NAME, RunOptions, check_workers, main, wanted_workers
+from devicesim.cli.options import RECORD_NAME, Rate, Seconds, material_files, material_options
+from devicesim.cli.running import RunOptions, check_workers, main, wanted_workers
 from devicesim.cli.target import TargetOptions, target_options
 from devicesim.errors import InputError
 from devicesim.fleet.arrival import schedule_of

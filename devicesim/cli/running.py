@@ -15,6 +15,7 @@ from devicesim import __version__
 from devicesim.cli.autorate import Search
 from devicesim.cli.child import Child
 from devicesim.cli.limits import read_machine
+from devicesim.cli.options import RECORD_NAME
 from devicesim.cli.output import (
     EXIT_INTERRUPTED,
     exit_code,
@@ -47,8 +48,6 @@ from devicesim.record.thresholds import Threshold
 from devicesim.report.document import Summary
 from devicesim.report.ratesearch import RateSearch
 from devicesim.report.summary import summarise
-
-RECORD_NAME = "run.sqlite"
 
 NewDriver = Callable[[Callable[[str], None]], Driver]
 """Makes what drives a run's devices; it is given what takes a note for the run's record."""

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from devicesim.cli import running
+from devicesim.cli.options import RECORD_NAME
 from devicesim.cli.output import EXIT_INTERRUPTED
 from devicesim.cli.running import RunOptions
 from devicesim.cli.target import TargetOptions
@@ -407,7 +408,7 @@ async def test_first_ctrl_c_judges_and_the_second_ends_that_too(
     told = capsys.readouterr()
     assert ("once more to stop at once" in told.err, "what was recorded is in" in told.err) == (True, presses == 2)
     assert judging.made == judged if presses == 1 else judging.made < judged
-    with RunReader(tmp_path / "command" / running.RECORD_NAME) as reader:
+    with RunReader(tmp_path / "command" / RECORD_NAME) as reader:
         assert reader.run().status is RunStatus.INTERRUPTED
         assert len(list(reader.verdicts())) == judging.made
 
