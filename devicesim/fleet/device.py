@@ -4,6 +4,7 @@ decided elsewhere."""
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 
 import trio
@@ -44,6 +45,8 @@ class Wire:
     hold: float = 0.0
     """Seconds that a device stays connected from its first CONNACK 0; a connection that is lost meanwhile is a failed
     try."""
+    stable_after: float = 0.0
+    """Seconds that an accepted connection lasts before the device has all its tries again; the first needs none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,11 +103,12 @@ async def drive(
 
     ``due`` is the intended start, a reading of :func:`trio.current_time`. Every try is recorded when it is over, and
     none raises: a device's failure is data. Of a device that stays, ``live`` is told at CONNACK, now and then, and when
-    it is cancelled; where it loses a connection that was accepted, it begins its delays ``anew``, which is given the
-    device's and the try's number, if at all. No try is made that would begin when its stay is over.
+    it is cancelled. It begins its delays ``anew``, which is given the device's and the try's number, if at all: where
+    it loses the first connection that was accepted, and one that was stable; otherwise it goes on in them, so that
+    one that is put out whenever it comes gives up. No try is made that would begin when its stay is over.
     """
     # one coroutine where three would read better: a device that stays keeps each of their frames
-    number, stay = 0, _Stay(device, wire, clock, live)
+    number, since, stay = 0, 0, _Stay(device, wire, clock, live)
     while True:
         number += 1
         this, failure = _Try(number, due, Trace(start=trio.current_time())), None
@@ -122,7 +126,9 @@ async def drive(
         end = trio.current_time()
         record(_recorded(device, this, failure, end, clock))
         if anew is not None and this.trace.connack_code == 0:
-            delays = anew(device.number, number)
+            if since == 0 or end - this.trace.start - this.trace.reached[Stage.CONNACK] >= wire.stable_after:
+                since = number
+            delays = islice(anew(device.number, since), number - since, None)
         delay = None if failure is None else next(delays, None)
         if delay is None or stay.is_over(end + delay):
             break

@@ -24,6 +24,10 @@ from devicesim.outcome import Attempt, Holding, Stage
 from devicesim.record.facts import DeviceRecord, GroupRecord, Phase
 from devicesim.record.store import RunReader
 
+MOST_LOST = 1
+"""Connections that a device may lose after CONNACK 0 before it comes to stay: of one that loses more, that it is
+connected when the run ends says nothing."""
+
 Address = Callable[[str, str], tuple[str, int]]
 """From an account's name and its endpoint to what is dialled for it."""
 
@@ -121,15 +125,22 @@ class RecordedRun:
         return len(self._attempts[number])
 
     def accepted(self, number: int) -> bool:
-        """The last try was accepted and not lost again."""
-        attempts = self._attempts[number]
+        """The last try was accepted and not lost again, and is not just one more of a row that were lost."""
+        attempts = self._telling(number)
         return bool(attempts) and attempts[-1].failure is None and attempts[-1].connack_code == 0
+
+    def _telling(self, number: int) -> list[Attempt]:
+        """The tries as far as they tell what becomes of the device: of one that is put out time and again, to the last
+        time."""
+        attempts = self._attempts[number]
+        lost = [at for at, each in enumerate(attempts) if each.connack_code == 0 and each.failure is not None]
+        return attempts[: lost[-1] + 1] if len(lost) > MOST_LOST and attempts[-1].failure is None else attempts
 
     def alike(self, numbers: Sequence[int]) -> list[list[int]]:
         """The devices by what the record says of them: those in one list differ by no more than names and times."""
         found: dict[object, list[int]] = defaultdict(list)
         for number in numbers:
-            device, attempts = self.devices[number], self._attempts[number]
+            device, attempts = self.devices[number], self._telling(number)
             held = tuple((each.account, each.status, each.mode) for each in self._holdings[device.certificate_id])
             alone = self._names[self._groups[device.group].account, device.client_id] == 1
             found[device.group, _seen(attempts) if attempts else None, len(attempts) > 1, held, alone].append(number)
@@ -152,7 +163,7 @@ class RecordedRun:
     def evidence(self, number: int, leaf: x509.Certificate | None, *, now: float) -> DeviceEvidence:
         """All that is known of a device without asking an account."""
         device = self.devices[number]
-        group, attempts = self._groups[device.group], self._attempts[number]
+        group, attempts = self._groups[device.group], self._telling(number)
         evidence = device_evidence(
             device,
             group,

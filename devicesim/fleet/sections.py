@@ -149,7 +149,10 @@ class Retry(Model):
     """Each delay after the first is stretched or shortened by up to this share."""
     max_delay: Seconds = 60.0
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
-    """Tries in all."""
+    """Tries in all; and again from the first CONNACK 0 of a device that stays connected, should it lose that."""
+    stable_after: Seconds = 20.0
+    """A device that stays has its tries and delays from the beginning again once a connection has lasted so long; the
+    SDKs of AWS do the same after 20 s. One that is put out sooner, time and again, gives up."""
 
 
 class DeadlineSection(Model):

@@ -334,6 +334,7 @@ def wire(plan: ShardPlan) -> Wire:
         mqtt=MQTTSettings(version=file.mqtt.version, keep_alive=file.mqtt.keep_alive),
         deadlines=Deadlines(tcp=limits.tcp, tls=limits.tls, connack=limits.connack),
         hold=plan.hold,
+        stable_after=file.retry.stable_after,
     )
 
 

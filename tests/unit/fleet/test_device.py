@@ -41,15 +41,16 @@ class Seen:
         return [[round(at, 6) for at, _, _ in client.messages] for client in self.net.clients]
 
 
-def wire(hold: float) -> Wire:
+def wire(hold: float, stable_after: float = 0.0) -> Wire:
     context = TLSContext(TLSSettings(roots=(authority().certificate,)))
-    return Wire(context=context, mqtt=MQTTSettings(), deadlines=Deadlines(), hold=hold)
+    return Wire(context=context, mqtt=MQTTSettings(), deadlines=Deadlines(), hold=hold, stable_after=stable_after)
 
 
 async def live(
     monkeypatch: pytest.MonkeyPatch,
     *script: Failure | Session,
     hold: float = 0.0,
+    stable_after: float = 0.0,
     telemetry: Telemetry | None = None,
     delays: Sequence[float] = (2.0, 4.0),
     anew: Callable[[int, int], Iterator[float]] | None = None,
@@ -76,7 +77,8 @@ async def live(
             scope.deadline = cancel_at
         clock = Clock(epoch=EPOCH, zero=0.0)
         seen.accepted = await drive(
-            device, wire(hold), due, iter(delays), clock, seen.attempts.append, seen.lives.append, anew
+            *(device, wire(hold, stable_after), due, iter(delays), clock),
+            *(seen.attempts.append, seen.lives.append, anew),
         )
     seen.ended = trio.current_time()
     return seen
@@ -278,6 +280,37 @@ async def test_stay_goes_on_however_often_it_loses_its_connection(
     assert waits == pytest.approx([2, *[3] * 6], abs=1e-6)
     assert [each.intended_start for each in seen.attempts] == [each.start for each in seen.attempts]
     assert [each.number for each in seen.lives] == [2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_connection_that_was_not_stable_gives_no_new_tries_but_for_the_first(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Put out at once, whenever it comes: after its provisioning it has all its tries, and uses them up."""
+    asked: list[int] = []
+
+    def anew(_: int, tries: int) -> Iterator[float]:
+        asked.append(tries)
+        return iter((3.0, 6.0, 12.0))
+
+    script: list[Failure | Session] = [refused(), *[Session(lost_after=5)] * 9]
+    seen = await live(monkeypatch, *script, hold=600, stable_after=5.1, anew=anew)
+
+    assert (seen.accepted, [each.failure for each in seen.attempts]) == (False, [refused(), *[LOST] * 4])
+    waits = [each.start - before.end for before, each in pairwise(seen.attempts)]
+    assert waits == pytest.approx([2, 3, 6, 12], abs=1e-6)
+    assert set(asked) == {2}, "one row of delays, however often it is gone on with"
+
+
+async def test_connection_that_was_stable_gives_all_tries_again(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    short, long = Session(lost_after=5), Session(lost_after=20)
+    script: list[Failure | Session] = [short, short, refused(), long, short, *[refused()] * 9]
+    seen = await live(monkeypatch, *script, hold=600, stable_after=20, anew=lambda *_: iter((3.0, 6.0, 12.0)))
+
+    waits = [each.start - before.end for before, each in pairwise(seen.attempts)]
+    assert waits == pytest.approx([3, 6, 12, 3, 6, 12], abs=1e-6)
+    assert seen.accepted is False
 
 
 async def test_device_that_lost_its_connection_and_is_refused_uses_its_tries_up(

@@ -233,6 +233,23 @@ def test_what_the_rest_of_the_run_says_is_counted(record: Record) -> None:
     assert [run.accepted(number) for number in range(6)] == [True, False, False, False, False, True]
 
 
+def test_a_device_that_is_put_out_time_and_again_is_not_connected_by_chance(record: Record) -> None:
+    record.write([[LOST, None], [LOST, LOST, None], [LOST, DROP, LOST, None], [LOST, LOST, DROP], [LOST, LOST]])
+    run = record.read(held=True)
+
+    assert [run.accepted(number) for number in range(5)] == [True, False, False, False, False]
+    seen = [run.evidence(number, None, now=START).attempts for number in range(5)]
+    assert [len(each) for each in seen] == [2, 2, 3, 3, 2]
+    assert [None if each[-1].failure is None else each[-1].failure.kind for each in seen] == [
+        None,
+        *[LOST.kind] * 2,
+        DROP.kind,
+        LOST.kind,
+    ]
+    assert [run.tries(number) for number in range(5)] == [2, 3, 4, 3, 2]
+    assert run.alike([0, 1, 2]) == [[0], [1, 2]]
+
+
 def test_how_long_a_connection_was_watched_is_told_where_it_was(record: Record) -> None:
     record.write([[None], [DROP]])
 

@@ -629,7 +629,7 @@ async def test_devices_that_stay_come_back_more_often_than_they_try_to_be_accept
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """A server that ends all connections six times, of devices that try five times: the fleet is not lost to it."""
-    text = fleet_of().text.replace("attempts = 3", "attempts = 5")
+    text = fleet_of().text.replace("attempts = 3", "attempts = 5\nstable_after = 4")
     fleet = fleet_of("[arrival]\nburst = {}", "[session]\nhold = 60", text=text)
     net = FakeNet(lambda _: [refused(), *[Session(lost_after=5)] * 6])
     monkeypatch.setattr(device_module, "open_mqtt", net)
@@ -639,6 +639,18 @@ async def test_devices_that_stay_come_back_more_often_than_they_try_to_be_accept
     assert Counter(told.of("attempt")) == dict.fromkeys(range(9), 8)
     ends = [each.end - EPOCH for each in told.attempts if each.number == 8]
     assert ends == pytest.approx([3 + 60] * 9, abs=1e-6)
+
+
+async def test_devices_that_are_put_out_at_once_whenever_they_come_give_up(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    fleet = fleet_of("[arrival]\nburst = {}", "[session]\nhold = 600")
+    net = FakeNet(lambda _: [refused(), *[Session(lost_after=5)] * 90])
+    monkeypatch.setattr(device_module, "open_mqtt", net)
+    told = await run(plan_of(fleet))
+
+    assert {event for event in told.events if event[0] == "finished"} == {("finished", n, False) for n in range(9)}
+    assert Counter(told.of("attempt")) == dict.fromkeys(range(9), 1 + 3)
 
 
 async def test_what_the_process_used_is_told_to_its_last_moment(driven: Driven, autojump_clock: MockClock) -> None:
