@@ -41,6 +41,10 @@ _ADDRESS = re.compile(r"(?P<scheme>tcp|tls)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/
 _OURS = {signal.SIGINT, signal.SIGTERM}
 """What ends a run. Workers are ended by us, and end when we are gone."""
 MAX_PORT = 65_535
+_TLS_HINT = (
+    "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY, or the same in ~/.config/dask/distributed.yaml"
+)
 CONNECT_SECONDS = 10.0
 """To reach a scheduler."""
 START_SECONDS = 60.0
@@ -131,9 +135,24 @@ async def remote_cluster(address: str) -> AsyncIterator[Cluster]:
     """The workers of a scheduler that runs already, left as they were. Raises :class:`ClusterError`."""
     check_address(address)
     require_distributed()
+    _require_certificates(address)
     async with AsyncExitStack() as stack:
         loop = stack.enter_context(_loop_in_a_thread())
         yield await _opened(loop, _open_remote(address), stack, f"no Dask scheduler answers at {address!r}")
+
+
+def _require_certificates(address: str) -> None:
+    """Dask finds them in its own settings, and says of one that is missing what nobody understands."""
+    from distributed import Security
+
+    if not address.startswith("tls://"):
+        return
+    try:
+        found = Security().get_connection_args("client")["ssl_context"]
+    except OSError as exc:  # ssl.SSLError is one
+        raise ClusterError(f"scheduler {address!r}: Dask's TLS files cannot be read: {exc}", hint=_TLS_HINT) from exc
+    if found is None:
+        raise ClusterError(f"scheduler {address!r} needs a certificate, and Dask's settings name none", hint=_TLS_HINT)
 
 
 # --- Dask's side: coroutines of asyncio ---

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Security
 
 from tests.support import Devicesim, start
 
@@ -306,6 +307,54 @@ def test_a_cluster_that_is_there_is_used_and_left_as_it_was(fleet: Path, schedul
 
         assert process.returncode == 0, summary
         assert rows(record, "SELECT count(DISTINCT process), sum(starts) FROM generator") == [(3, DEVICES)]
+
+
+@pytest.fixture
+def tls_files(tmp_path: Path) -> dict[str, str]:
+    """Dask's own settings for a scheduler that talks TLS only, in the environment."""
+    made = Security.temporary()
+    certificate, key = tmp_path / "dask.pem", tmp_path / "dask.key"
+    certificate.write_text(made.tls_ca_file)
+    key.write_text(made.tls_client_key)
+    prefix = "DASK_DISTRIBUTED__COMM__TLS__"
+    roles = ("SCHEDULER", "WORKER", "CLIENT")
+    return {
+        f"{prefix}CA_FILE": str(certificate),
+        **{f"{prefix}{role}__CERT": str(certificate) for role in roles},
+        **{f"{prefix}{role}__KEY": str(key) for role in roles},
+    }
+
+
+def test_a_scheduler_that_talks_tls_is_used_with_dask_s_own_settings_and_told_without(
+    fleet: Path, tmp_path: Path, tls_files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = tmp_path / "scheduler.json"
+    common = ("--no-dashboard", "--scheduler-file", str(at))
+    worker = ("worker", "--nthreads", "1", "--host", "127.0.0.1", "--local-directory", str(tmp_path), *common)
+    with monkeypatch.context() as settings:
+        for name, value in tls_files.items():
+            settings.setenv(name, value)
+        with dask("scheduler", "--host", "tls://127.0.0.1", "--port", "0", *common, cwd=tmp_path):
+            assert wait_for(at.exists, 60.0)
+            address = json.loads(at.read_text())["address"]
+            assert address.startswith("tls://")
+            with dask(*worker, cwd=tmp_path):
+                process, record = run(fleet, "run", "--scheduler", address)
+                summary = ended(process)
+
+                assert process.returncode == 0, summary
+                assert rows(record, "SELECT sum(starts) FROM generator") == [(DEVICES,)]
+        settings.setenv("DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY", str(tmp_path / "none.key"))
+        unreadable = start("run", fleet, "--out", tmp_path / "other", "-q", "--scheduler", address, cwd=tmp_path)
+        _, why_not = unreadable.communicate(timeout=TIMEOUT)
+    unknown = start("run", fleet, "--out", tmp_path / "third", "-q", "--scheduler", address, cwd=tmp_path)
+    _, why = unknown.communicate(timeout=TIMEOUT)
+
+    assert (unreadable.returncode, unknown.returncode) == (3, 3)
+    assert f"devicesim: error: scheduler '{address}': Dask's TLS files cannot be read: " in why_not
+    assert f"devicesim: error: scheduler '{address}' needs a certificate, and Dask's settings name none" in why
+    assert "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY" in why
+    assert "Traceback" not in why + why_not
 
 
 def test_a_worker_that_its_nanny_starts_anew_at_its_address_runs_no_device_again(fleet: Path, scheduler: str) -> None:
