@@ -160,7 +160,8 @@ class Holding:
     """As AWS spells it: ACTIVE, PENDING_ACTIVATION, INACTIVE, REVOKED, ..."""
     mode: str | None
     """DEFAULT or SNI_ONLY; ``None`` when the control plane did not say."""
-    things: tuple[str, ...] = ()
+    things: tuple[str, ...] | None = None
+    """Their names; ``None``: not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

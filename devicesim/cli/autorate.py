@@ -8,7 +8,9 @@ import click
 
 from devicesim.cli.options import RECORD_NAME
 from devicesim.errors import InputError
+from devicesim.fleet.arrival import schedule_of
 from devicesim.fleet.autorate import LEAST_DEVICES, End, Next, Outcome, Trial, devices_for, highest_taken, next_trial
+from devicesim.fleet.pacing import Bursts
 from devicesim.fleet.spec import Fleet, at_rate
 from devicesim.fleet.thresholds import ThresholdTable, threshold_problems
 from devicesim.record.facts import RunStatus
@@ -44,6 +46,21 @@ class Goal(click.ParamType[Threshold]):
                 f"{value!r} is no upper limit of a duration, such as 'p(95)<5s' or 'tls_seconds:med<50ms'", param, ctx
             )
         return goal
+
+
+def rate_of(fleet: Fleet) -> float:
+    """The rate that a search begins with, starts a second: the fleet file's, of stages their most.
+
+    Raises :class:`~devicesim.errors.InputError` for arrivals that have none: how many devices start at once, or are
+    under way at a time, says nothing of how many a second a target takes.
+    """
+    schedule = schedule_of(fleet.file.arrival, fleet.size)
+    if schedule.peak_rate is None or isinstance(schedule, Bursts):
+        raise InputError(
+            f"--autorate: the fleet file's arrival, {schedule.describe()!r}, has no rate to begin with",
+            hint="name one, such as --rate 10/s: devices then start evenly, in place of the file's arrival",
+        )
+    return schedule.peak_rate
 
 
 def check_search(fleet: Fleet, goal: Threshold, *, first: float, seconds: float) -> None:

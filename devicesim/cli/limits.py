@@ -8,24 +8,26 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+from devicesim.cli.controlgroups import memory_left, read
 from devicesim.errors import InputError
 from devicesim.fleet.capacity import REUSED_AFTER_SECONDS, TIME_WAIT_SECONDS, Machine, Needs, lacks
+from devicesim.fleet.openfiles import allow_open_files
 from devicesim.fleet.sources import merge_sources
 
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _TW_REUSE = Path("/proc/sys/net/ipv4/tcp_tw_reuse")
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/proc/self/cgroup")
+_PROC = Path("/proc/self")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def read_machine() -> Machine:
     """What this machine has. What it does not tell (macOS tells little) is not known, and limits nothing."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reuse = _read(_TW_REUSE).strip()
+    reuse = read(_TW_REUSE).strip()
     return Machine(
         open_files=None if hard == resource.RLIM_INFINITY else hard,
-        ports=_ports(_read(_PORT_RANGE)),
+        ports=_ports(read(_PORT_RANGE)),
         time_wait=REUSED_AFTER_SECONDS if reuse in ("1", "2") else TIME_WAIT_SECONDS,
         time_wait_abroad=REUSED_AFTER_SECONDS if reuse == "1" else TIME_WAIT_SECONDS,
         memory=_memory(),
@@ -45,13 +47,13 @@ def ready_for(needs: Needs, machine: Machine, sources: tuple[str, ...] = ()) -> 
             f"this machine cannot make the load: {'; '.join(each.message for each in certain)}",
             hint="; ".join(each.hint for each in certain),
         )
-    _raise_open_files(needs.descriptors_if_slow)
+    allow_open_files(needs.descriptors_if_slow)
     return [f"{each.message}; {each.hint}" for each in found]
 
 
 def raise_open_files(needed: int) -> str | None:
     """Raise the limit of open files to what is needed, if the system allows; else say what is missing, in one line."""
-    allowed = _raise_open_files(needed)
+    allowed = allow_open_files(needed)
     if allowed < needed:
         return f"{needed} open files may be needed, the limit is {allowed}; raise it: ulimit -Hn {needed}"
     return None
@@ -103,24 +105,6 @@ def check_reach(sources: tuple[str, ...], dialled: str | None) -> None:
             )
 
 
-def _raise_open_files(needed: int) -> int:
-    """The limit afterwards, at most ``needed``."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return needed
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return allowed
-
-
-def _read(path: Path) -> str:
-    """A file of the kernel's; nothing where there is none."""
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
-
-
 def _ports(text: str) -> int | None:
     try:
         low, high = map(int, text.split())
@@ -138,7 +122,7 @@ def _cpus() -> int:
 
 def _memory() -> int | None:
     """Bytes available to new processes: of the machine, and of the control groups that this process is in."""
-    known = [_available(_read(_MEMINFO)), *(_left_in(group) for group in _groups())]
+    known = (_available(read(_MEMINFO)), memory_left(_PROC, _CGROUPS))
     return min((each for each in known if each is not None), default=None)
 
 
@@ -146,27 +130,3 @@ def _available(meminfo: str) -> int | None:
     fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
     value = fields.get("MemAvailable", "").split()
     return int(value[0]) * 1024 if value and value[0].isdecimal() else None
-
-
-def _groups() -> Iterable[Path]:
-    """This process's control group (version 2) and those around it: each may have a limit."""
-    for line in _read(_CGROUP).splitlines():
-        if line.startswith("0::/"):
-            group = _CGROUPS / line.removeprefix("0::/")
-            while group != _CGROUPS and _CGROUPS in group.parents:
-                yield group
-                group = group.parent
-            yield _CGROUPS
-
-
-def _left_in(group: Path) -> int | None:
-    """Bytes that a control group may still use; what it has in the page cache is given back when it is needed."""
-    limit, used = _read(group / "memory.max").strip(), _read(group / "memory.current").strip()
-    if not limit.isdecimal() or not used.isdecimal():  # "max": none
-        return None
-    cached = 0
-    for line in _read(group / "memory.stat").splitlines():
-        name, _, value = line.partition(" ")
-        if name == "inactive_file":
-            cached = int(value)
-    return max(0, int(limit) - int(used) + cached)

@@ -8,13 +8,13 @@ import click
 import trio
 from click.core import ParameterSource
 
-from devicesim.cli.autorate import TRIAL_SECONDS, Goal, check_search, first_trial
+from devicesim.cli.autorate import TRIAL_SECONDS, Goal, check_search, first_trial, rate_of
 from devicesim.cli.limits import check_reach, raise_open_files, read_machine, ready_for, source_addresses
 from devicesim.cli.options import RECORD_NAME, Rate, Seconds, material_files, material_options
-from devicesim.cli.running import RunOptions, check_workers, main, wanted_workers
+from devicesim.cli.processes import check_workers, wanted_workers
+from devicesim.cli.running import RunOptions, main
 from devicesim.cli.target import TargetOptions, target_options
 from devicesim.errors import InputError
-from devicesim.fleet.arrival import schedule_of
 from devicesim.fleet.capacity import FILES_BESIDE_DEVICES, needs_of
 from devicesim.fleet.demand import demand_of
 from devicesim.fleet.fields import MAX_DEVICES, parse_seconds
@@ -106,9 +106,9 @@ def command(
     where = TargetOptions.of(target, endpoint_url, connect_to, cacert)
     where.check(fleet)
     check_workers(workers, scheduler, sources)
-    first_rate = schedule_of(fleet.file.arrival, fleet.size).peak_rate or 1.0
-    weighed = fleet
+    weighed, first_rate = fleet, 0.0
     if goal is not None:
+        first_rate = rate_of(fleet)
         check_search(fleet, goal, first=first_rate, seconds=trial_seconds)
         weighed = first_trial(fleet, first=first_rate, seconds=trial_seconds)
     elif click.get_current_context().get_parameter_source("trial_seconds") is not ParameterSource.DEFAULT:
@@ -116,7 +116,7 @@ def command(
     addresses = source_addresses(sources)
     check_reach(addresses, _dialled(where))
     if scheduler is None:
-        processes = workers or wanted_workers(fleet, emulated=where.starts_emulator)
+        processes = workers or wanted_workers(weighed, devices=weighed.size, emulated=where.starts_emulator)
         needs = needs_of(demand_of(weighed, hold=hold), target, processes=processes)
         for line in ready_for(needs, read_machine(), addresses):
             if not quiet:

@@ -3,7 +3,7 @@
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,6 @@ import trio
 from devicesim import __version__
 from devicesim.cli.autorate import Search
 from devicesim.cli.child import Child
-from devicesim.cli.limits import read_machine
 from devicesim.cli.options import RECORD_NAME
 from devicesim.cli.output import (
     EXIT_INTERRUPTED,
@@ -25,32 +24,19 @@ from devicesim.cli.output import (
     show_search,
     show_summary,
 )
+from devicesim.cli.processes import Processes, ProcessOptions
 from devicesim.cli.target import TargetOptions
 from devicesim.errors import DevicesimError, leaves
-from devicesim.fleet.arrival import schedule_of
-from devicesim.fleet.cluster import (
-    check_address,
-    distributed_is_there,
-    is_elsewhere,
-    is_exposed,
-    local_cluster,
-    remote_cluster,
-    require_distributed,
-)
 from devicesim.fleet.identities import Material
-from devicesim.fleet.runner import Driver, Run, run_facts
+from devicesim.fleet.runner import Run, run_facts
 from devicesim.fleet.spec import Fleet
 from devicesim.fleet.target import Target
-from devicesim.fleet.workers import Workers, default_workers, muster
 from devicesim.record.facts import Note
 from devicesim.record.store import RunReader, RunWriter
 from devicesim.record.thresholds import Threshold
 from devicesim.report.document import Summary
 from devicesim.report.ratesearch import RateSearch
 from devicesim.report.summary import summarise
-
-NewDriver = Callable[[Callable[[str], None]], Driver]
-"""Makes what drives a run's devices; it is given what takes a note for the run's record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +134,11 @@ class _One:
         self._options = options
         self._session = session
         self._stack = stack
-        self._opened: tuple[Target, Child | None, NewDriver | None] | None = None
+        self._opened: tuple[Target, Child | None] | None = None
+        processes = ProcessOptions(
+            workers=options.workers, scheduler=options.scheduler, emulated=options.target.starts_emulator
+        )
+        self._processes = Processes(processes, stack, self._warn)
 
     async def run(self, fleet: Fleet, directory: Path, only: frozenset[int] | None) -> Summary:
         """Run a fleet, or these devices of it, with its record in ``directory``."""
@@ -163,7 +153,8 @@ class _One:
                 writer.add_note(Note(at=time.time(), kind="error", text=text))
 
             try:
-                target, child, new_driver = await self._open(fleet)
+                target, child = await self._open(fleet)
+                driver = await self._processes.driver(fleet, fleet.size if only is None else len(only), note)
                 run = Run(
                     fleet,
                     self._material,
@@ -174,9 +165,11 @@ class _One:
                     only=only,
                     hold=options.hold,
                     sources=options.sources,
-                    driver=None if new_driver is None else new_driver(note),
+                    driver=driver,
                 )
                 self._session.run = run
+                if self._session.interrupted:  # while processes were started for it, after a former run
+                    run.interrupt()
                 await execute(run, child, progress=not options.quiet)
                 if child is not None and not options.quiet:
                     _tell_throttled(await child.throttled())
@@ -187,56 +180,15 @@ class _One:
         with RunReader(record) as reader:
             return summarise(reader)
 
-    async def _open(self, fleet: Fleet) -> tuple[Target, Child | None, NewDriver | None]:
+    async def _open(self, fleet: Fleet) -> tuple[Target, Child | None]:
         if self._opened is None:
-            target, child = await self._options.target.open(
-                fleet, self._options.directory / "emulator.log", self._stack
-            )
-            self._opened = target, child, await _open_workers(fleet, self._options, self._stack)
+            log = self._options.directory / "emulator.log"
+            self._opened = await self._options.target.open(fleet, log, self._stack)
         return self._opened
 
-
-async def _open_workers(fleet: Fleet, options: RunOptions, stack: AsyncExitStack) -> NewDriver | None:
-    """What drives the devices in several processes; ``None``: this one does."""
-    if options.scheduler is not None:
-        if is_exposed(options.scheduler) and not options.quiet:
-            told = f"the CA's key and the fleet secret go to {options.scheduler} unencrypted; tls:// encrypts"
+    def _warn(self, told: str) -> None:
+        if not self._options.quiet:
             click.echo(f"devicesim: warning: {told}", err=True)
-        cluster = await stack.enter_async_context(remote_cluster(options.scheduler))
-        chosen = await muster(cluster, options.workers)
-        far = [each for each in chosen if is_elsewhere(each)]
-        if far and options.target.starts_emulator and not options.quiet:
-            told = f"the emulator is on 127.0.0.1, where worker {far[0]} does not find it unless it is on this machine"
-            click.echo(f"devicesim: warning: {told}", err=True)
-    else:
-        count = options.workers or wanted_workers(fleet, emulated=options.target.starts_emulator)
-        if count == 1:
-            return None
-        cluster = await stack.enter_async_context(local_cluster(count))
-        chosen = await muster(cluster, count)
-    return lambda note: Workers(cluster, chosen, note)
-
-
-def check_workers(workers: int | None, scheduler: str | None, sources: tuple[str, ...]) -> None:
-    """Raise for what cannot be had, before anything is made or started."""
-    if scheduler is not None:
-        check_address(scheduler)
-        if sources:
-            raise click.UsageError("--source-address names addresses of this machine; with --scheduler others dial")
-    if scheduler is not None or (workers or 1) > 1:
-        require_distributed()
-
-
-def wanted_workers(fleet: Fleet, *, emulated: bool) -> int:
-    """Processes for a run that does not say how many; ``emulated``: beside an emulator of ours."""
-    if not distributed_is_there():
-        return 1
-    return default_workers(
-        cores=read_machine().cpus,
-        emulated=emulated,
-        devices=fleet.size,
-        rate=schedule_of(fleet.file.arrival, fleet.size).peak_rate,
-    )
 
 
 def _tell_throttled(throttled: Mapping[str, int]) -> None:

@@ -159,7 +159,8 @@ def judged(
         result,
         observed=observed,
         ended=tuple(
-            Ended(account=each.account, status=each.status, mode=each.mode, things=each.things) for each in seen.after
+            Ended(account=each.account, status=each.status, mode=each.mode, things=each.things or ())
+            for each in seen.after
         ),
         status=status,
         reason=reason,

@@ -263,10 +263,10 @@ class Stage:
 
     async def _listed(self, actor: Actor, things_of: Collection[str]) -> dict[str, Holding]:
         client, ca_id = actor.client, self.authority.certificate_id
-        held = {each.certificate_id: each for each in await holdings(client, ca_id, None, with_things=False)}
+        held = {each.certificate_id: each for each in await holdings(client, ca_id, None, things=0)}
         wanted = [each for each in held if each in things_of]
         if wanted:
-            held |= {each.certificate_id: each for each in await holdings(client, ca_id, wanted, with_things=True)}
+            held |= {each.certificate_id: each for each in await holdings(client, ca_id, wanted, things=None)}
         return held
 
 

@@ -161,5 +161,5 @@ def _record(account: AccountRecord, holding: Holding, created: float | None) -> 
         mode=holding.mode or account.ca_mode or "SNI_ONLY",
         ca_certificate_id=None,
         created=created if pending else None,  # of another status it is not known since when it has it
-        things=holding.things or None,  # a record does not say whether none is none, or not asked
+        things=holding.things,
     )

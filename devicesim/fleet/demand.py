@@ -14,7 +14,7 @@ from devicesim.fleet.pacing import Bursts, Closed, Schedule
 from devicesim.fleet.sections import Account
 from devicesim.fleet.shard import backoff
 from devicesim.fleet.spec import Fleet
-from devicesim.fleet.world import World, makes_things
+from devicesim.fleet.world import World, makes_things, things_asked
 from devicesim.outcome import DeviceOutcome
 
 CONNECT_SECONDS = 1.0
@@ -75,6 +75,8 @@ class AccountDemand:
     registrations_per_second: float
     things: bool | None
     """Whether provisioning makes a thing; ``None``: somebody else's activator decides."""
+    things_asked: int | None
+    """Certificates that are asked for their things after the run, at most; ``None``: all."""
     messages: float
     """A second."""
     message_bytes_per_connection: float
@@ -220,6 +222,7 @@ def _accounts(
             registrations=registrations,
             registrations_per_second=registrations * starts_per_device,
             things=makes_things(fleet, name),
+            things_asked=things_asked(fleet, name),
             messages=sum(each.messages for each in own),
             message_bytes_per_connection=max((each.message_rate * each.message_bytes for each in own), default=0.0),
             messages_per_connection=max((each.message_rate for each in own), default=0.0),

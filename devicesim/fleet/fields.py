@@ -40,7 +40,7 @@ def parse_seconds(text: str) -> float:
     raise ValueError("a duration is a number of seconds, or a text such as '500ms', '30s', '5m' or '1h'")
 
 
-def _rate(value: object) -> object:
+def _as_rate(value: object) -> object:
     return parse_rate(value) if isinstance(value, str) else value
 
 
@@ -63,13 +63,21 @@ def _template(text: str) -> str:
     return text
 
 
-Seconds = Annotated[float, BeforeValidator(as_seconds), Field(ge=0, le=86_400)]
+# numbers with their bounds; what a file may say in their place, a text, is in the published schema too
+_Seconds = Annotated[float, Field(ge=0, le=86_400)]
+_Deadline = Annotated[float, Field(gt=0, le=3600)]
+_Period = Annotated[float, Field(ge=0.01, le=86_400)]
+_Rate = Annotated[float, Field(gt=0, le=MAX_RATE)]
+_RateFromZero = Annotated[float, Field(ge=0, le=MAX_RATE)]
+
+Seconds = Annotated[_Seconds, BeforeValidator(as_seconds, json_schema_input_type=_Seconds | str)]
 """A number, or a text such as ``"30s"``."""
-Deadline = Annotated[float, BeforeValidator(as_seconds), Field(gt=0, le=3600)]
+Deadline = Annotated[_Deadline, BeforeValidator(as_seconds, json_schema_input_type=_Deadline | str)]
+Period = Annotated[_Period, BeforeValidator(as_seconds, json_schema_input_type=_Period | str)]
 SecondsRange = Annotated[tuple[Seconds, Seconds], AfterValidator(_ordered)]
-Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, le=MAX_RATE)]
+Rate = Annotated[_Rate, BeforeValidator(_as_rate, json_schema_input_type=_Rate | str)]
 """Starts a second: a number, or a text such as ``"50/s"``."""
-RateFromZero = Annotated[float, BeforeValidator(_rate), Field(ge=0, le=MAX_RATE)]
+RateFromZero = Annotated[_RateFromZero, BeforeValidator(_as_rate, json_schema_input_type=_RateFromZero | str)]
 """Likewise; 0 starts nothing."""
 Template = Annotated[str, AfterValidator(_template)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]

@@ -126,8 +126,9 @@ def _bounds(demand: AccountDemand) -> Iterator[Bound]:
         yield Bound(quota=CONNECTION_BYTES, total=None, needed=demand.message_bytes_per_connection)
     if demand.registrations:
         yield Bound(quota=LIST_CERTIFICATES, total=ceil(demand.registrations / PAGE_SIZE), needed=None)
-        if demand.things is not False:
-            yield Bound(quota=LIST_THINGS, total=demand.registrations, needed=None)
+        asked = demand.registrations if demand.things_asked is None else min(demand.things_asked, demand.registrations)
+        if asked:
+            yield Bound(quota=LIST_THINGS, total=asked, needed=None)
 
 
 def _provisioning(demand: AccountDemand) -> Iterator[Quota]:

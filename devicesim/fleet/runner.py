@@ -6,7 +6,7 @@ what agrees; the report is made from the record alone.
 
 import functools
 import gc
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -20,7 +20,7 @@ from devicesim.cloud.activator import Activator, ActivatorPlan, activator_identi
 from devicesim.cloud.asking import answered_in_time
 from devicesim.cloud.setup import data_endpoint, set_up
 from devicesim.cloud.verify import holdings
-from devicesim.errors import DevicesimError, leaves
+from devicesim.errors import DevicesimError, TargetError, leaves
 from devicesim.fleet.arrival import schedule_of
 from devicesim.fleet.device import Clock, Wire
 from devicesim.fleet.identities import Material
@@ -29,10 +29,11 @@ from devicesim.fleet.meter import this_machine
 from devicesim.fleet.pacing import ConstantRate, Shard
 from devicesim.fleet.recording import Progress, Recording
 from devicesim.fleet.shard import Door, ShardPlan, ShardRun, Sink, wire
+from devicesim.fleet.shard import schedule as shard_schedule
 from devicesim.fleet.spec import Fleet
 from devicesim.fleet.target import Target
 from devicesim.fleet.thresholds import thresholds_of
-from devicesim.fleet.world import World, account_plan, activates, device_policy_name, makes_things
+from devicesim.fleet.world import World, account_plan, activates, device_policy_name, things_asked
 from devicesim.net.tls import TLSContext, TLSSettings
 from devicesim.outcome import Holding
 from devicesim.record.facts import Note, Phase, RunFacts, RunStatus, ThresholdRecord
@@ -188,21 +189,47 @@ class Run:
         world = World(self._fleet, endpoints)
         for name in self._fleet.file.accounts:
             self._writer.add_account(world.account_record(name), now=self._now())
+        counts = self._counts(world)
         for name in self._fleet.file.groups:
-            self._writer.add_group(world.group_record(name), now=self._now())
+            if counts[name]:  # a group of which no device is to start is no part of this run
+                self._writer.add_group(replace(world.group_record(name), count=counts[name]), now=self._now())
         for position, threshold in enumerate(self._thresholds):
             self._writer.add_threshold(_threshold_record(threshold), position, now=self._now())
         return world
 
+    def _counts(self, world: World) -> Counter[str]:
+        """How many devices of each group are to start."""
+        if self._only is None:
+            return Counter({name: group.count for name, group in self._fleet.file.groups.items()})
+        return Counter(slot.group for _, slot in shard_schedule(self._plan(world)))
+
     async def _ask(self, phase: Phase, wanted: Collection[str] | None) -> dict[str, tuple[Holding, ...]]:
-        """What every account holds of these certificates (``None``: of all of the CA), by certificate id."""
+        """What every account holds of these certificates (``None``: of all of the CA), by certificate id.
+
+        Side by side, for each account has limits of its own. What those that answer hold is on record, whoever does
+        not.
+        """
+        held: dict[str, list[Holding]] = {}
+        silent: dict[str, TargetError] = {}
+
+        async def ask(name: str, client: AccountClient) -> None:
+            things = things_asked(self._fleet, name) if phase is Phase.AFTER else 0
+            try:
+                held[name] = await holdings(client, self._material.authority.certificate_id, wanted, things=things)
+            except TargetError as exc:
+                silent[name] = exc
+            else:
+                self._writer.add_holdings(phase, name, held[name], now=self._now())
+
+        async with trio.open_nursery() as nursery:
+            for name, client in self._clients.items():
+                nursery.start_soon(ask, name, client)
         found: dict[str, list[Holding]] = defaultdict(list)
-        for name, client in self._clients.items():
-            things = phase is Phase.AFTER and makes_things(self._fleet, name) is not False
-            held = await holdings(client, self._material.authority.certificate_id, wanted, with_things=things)
-            for each in held:
+        for name in self._clients:
+            for each in held.get(name, ()):
                 found[each.certificate_id].append(each)
-            self._writer.add_holdings(phase, name, held, now=self._now())
+            if name in silent:
+                raise silent[name]
         return {certificate: tuple(each) for certificate, each in found.items()}
 
     @asynccontextmanager

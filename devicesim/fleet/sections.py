@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from devicesim.fleet.arrival import Arrival
-from devicesim.fleet.fields import MAX_DEVICES, Deadline, Model, Name, Seconds, SecondsRange, Template, as_seconds
+from devicesim.fleet.fields import MAX_DEVICES, Deadline, Model, Name, Period, Seconds, SecondsRange, Template
 from devicesim.fleet.thresholds import Thresholds
 from devicesim.net.tls import TLSContext, TLSSettings
 from devicesim.pki.profile import KeyType
@@ -84,7 +84,7 @@ class Expect(Model):
 class GroupTelemetry(Model):
     """What each device of a group publishes while it is connected; `session.hold` says for how long."""
 
-    every: Annotated[float, BeforeValidator(as_seconds), Field(ge=0.01, le=86_400)] = 10.0
+    every: Period = 10.0
     """Seconds from one message to the next; a device's first comes at a random moment within them."""
     topic: Annotated[str, Field(min_length=1, max_length=256)] = "{client_id}/telemetry"
     """`{client_id}`, `{index}`, `{fleet}` and `{group}` are filled in. The policy that is made where none is given
@@ -100,6 +100,14 @@ class Session(Model):
     hold: Seconds = 0.0
     """Seconds that each stays connected from its first CONNACK 0 on, such as `"10m"`; a connection that is lost
     meanwhile is a failed try, and is made again as `[retry]` says. 0: it disconnects at once."""
+
+
+class Verification(Model):
+    """What the accounts are asked after a run."""
+
+    things: Literal["all", "none"] | Annotated[int, Field(ge=1)] = "all"
+    """Of how many certificates of each account the things are asked for, where devices should have one: a call each,
+    of which AWS answers ten a second; `all`, `none` or a number. Of the others a verdict does not look at things."""
 
 
 class Group(Model):
@@ -220,6 +228,7 @@ class FleetFile(Model):
     retry: Retry = Retry()
     arrival: Arrival = Arrival()
     session: Session = Session()
+    verification: Verification = Verification()
     thresholds: Thresholds = Field(default_factory=dict)
     """What the run must keep, by metric: `time_to_provision = ["p(95)<5s"]`."""
     deadlines: DeadlineSection = DeadlineSection()

@@ -5,7 +5,6 @@ Nothing here knows by what engine it is called. :func:`give` and :func:`ask` ans
 itself (:data:`LEASE_SECONDS`): whoever asked is gone, and load that nobody watches is an attack.
 """
 
-import resource
 import threading
 import time
 import traceback
@@ -19,6 +18,7 @@ from devicesim.errors import DevicesimError, leaves
 from devicesim.fleet.device import Clock
 from devicesim.fleet.exchange import Answer, Order, Outbox, State
 from devicesim.fleet.meter import this_machine
+from devicesim.fleet.openfiles import allow_open_files
 from devicesim.fleet.shard import ShardPlan, ShardRun
 from devicesim.fleet.wireform import Teller, read_plan
 
@@ -27,6 +27,7 @@ LEASE_SECONDS = 10.0
 (:data:`devicesim.fleet.workers.SILENCE_SECONDS`): what is given up has stopped."""
 WATCH_SECONDS = 0.5
 OPEN_FILES = 1 << 20
+"""More than anybody needs: a worker takes what its machine allows."""
 
 
 class Station:
@@ -145,7 +146,7 @@ def work(key: str) -> None:
     if station is None:
         raise LookupError(f"no share {key!r} in this process")
     station.begin()
-    _raise_open_files()
+    allow_open_files(OPEN_FILES)
     trio.run(station.run)
 
 
@@ -160,11 +161,3 @@ def ask(key: str, received: int, order: Order) -> Answer:
 def forget(key: str) -> None:
     """Drop a share, whatever became of it: its keys with it."""
     _STATIONS.pop(key, None)
-
-
-def _raise_open_files() -> None:
-    """As many files as this machine lets us open, up to more than anybody needs."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -47,6 +47,14 @@ def makes_things(fleet: Fleet, name: str) -> bool | None:
     return account.provisioning == "JITP" and makes_thing(_template(fleet, name))
 
 
+def things_asked(fleet: Fleet, name: str) -> int | None:
+    """How many of an account's certificates are asked for their things after a run; ``None``: all."""
+    if makes_things(fleet, name) is False:
+        return 0
+    wanted = fleet.file.verification.things
+    return None if wanted == "all" else 0 if wanted == "none" else wanted
+
+
 def server_name(group: Group, endpoints: Mapping[str, str]) -> str | None:
     """What a group's devices send as SNI; ``None``: no extension. ``endpoints`` by account name."""
     kind, _, rest = group.sni.partition(":")
@@ -78,7 +86,7 @@ class World:
 
     def expectation(self, group_name: str, before: tuple[Holding, ...] = ()) -> Expectation:
         """What the oracle says of a group's device; ``before`` is what accounts held of its certificate already."""
-        key = group_name, tuple(replace(each, certificate_id="", things=()) for each in before)
+        key = group_name, tuple(replace(each, certificate_id="", things=None) for each in before)
         if key not in self._known:
             self._known[key] = self._ask_oracle(group_name, before)
         return self._known[key]

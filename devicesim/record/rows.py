@@ -192,7 +192,7 @@ def to_holding(row: SQLRow) -> Holding:
         certificate_id=certificate_id,
         status=status,
         mode=mode,
-        things=tuple(json.loads(things)),
+        things=None if (names := json.loads(things)) is None else tuple(names),
     )
 
 

@@ -142,7 +142,7 @@ CREATE TABLE holdings (              -- the certificates of the run's devices th
     account TEXT NOT NULL,
     status TEXT NOT NULL,            -- as AWS spells it
     mode TEXT,
-    things TEXT NOT NULL,            -- JSON array of names
+    things TEXT NOT NULL,            -- JSON array of names; null: not asked
     PRIMARY KEY (phase, certificate_id, account),
     FOREIGN KEY (phase, account) REFERENCES inventories (phase, account)
 ) STRICT, WITHOUT ROWID;

@@ -82,7 +82,7 @@ def judge(
     For a device that came to its end, accepted or with its tries used up, or that was never started; one that a run's
     end cut short has no verdict. ``attempts`` are in the order made. ``holdings`` is what the accounts hold after the
     run and ``before`` what they held before it (other certificates' are ignored); ``None``: they could not be asked.
-    Things are compared only when ``things_known``.
+    Things are compared only when ``things_known``, and where they were asked for.
     """
     now = None if holdings is None else [each for each in holdings if each.certificate_id == facts.certificate_id]
     then = None if before is None else {e.account: e for e in before if e.certificate_id == facts.certificate_id}
@@ -234,7 +234,8 @@ def _difference(seen: _Seen, wanted: Expected, *, things_known: bool) -> str:
         return f"expected {hope}; {place}"
     if wanted.mode is not None and seen.holding.mode not in (None, wanted.mode):
         return f"{place}, but in {seen.holding.mode} mode; expected {wanted.mode}"
-    if wanted.thing is not None and things_known and bool(seen.holding.things) is not wanted.thing:
+    known = things_known and seen.holding.things is not None
+    if wanted.thing is not None and known and bool(seen.holding.things) is not wanted.thing:
         return f"{place}, but {'without a thing' if wanted.thing else 'with a thing; expected none'}"
     return ""
 

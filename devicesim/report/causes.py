@@ -2,7 +2,8 @@
 
 A report of 10,000 devices is not 10,000 diagnoses: devices that a diagnosis could not tell apart are one *situation*,
 and one of them stands for all. What an account holds of a certificate is part of that, and is looked at only for
-devices that were turned away and never let in.
+devices that were turned away and never let in. A device that the end of a run cut short is not weighed: what it would
+have seen next nobody knows.
 """
 
 from bisect import bisect
@@ -11,14 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 
 from devicesim.diagnosis.case import JITP_SECONDS, PROVISIONING_SECONDS, Sight, Telling, sight, telling
-from devicesim.diagnosis.catalogue import CATALOGUE
+from devicesim.diagnosis.catalogue import CATALOGUE, FIRST_DROP
 from devicesim.diagnosis.causes_device import REGISTER_THING_PER_SECOND
 from devicesim.diagnosis.evidence import FleetEvidence
 from devicesim.diagnosis.from_record import Rates, device_evidence
 from devicesim.diagnosis.rank import diagnose
 from devicesim.diagnosis.scales import HINT
 from devicesim.outcome import Attempt, DeviceOutcome, Failure, FailureKind, Holding, Stage, Verdict
-from devicesim.record.facts import AccountRecord, DeviceRecord, GroupRecord
+from devicesim.record.facts import AccountRecord, DeviceRecord, GroupRecord, RunStatus
 from devicesim.report.document import LikeliestCause
 from devicesim.rules import JITP, JITR, Expectation
 
@@ -92,8 +93,12 @@ class _Why:
 class CauseFold:
     """``add`` each device, let :meth:`watch` see what accounts held after the run, then :meth:`close`."""
 
-    def __init__(self, groups: Iterable[GroupRecord], accounts: Sequence[AccountRecord]) -> None:
+    def __init__(self, groups: Iterable[GroupRecord], accounts: Sequence[AccountRecord], status: RunStatus) -> None:
+        """``status`` is the run's."""
         self._groups = {group.name: group for group in groups}
+        self._over, self._cut_short = status is not RunStatus.RUNNING, status is not RunStatus.FINISHED
+        self.cut_short: Counter[Failure] = Counter()
+        """Devices that would have come to something else, or to the same once more."""
         self._accounts = accounts
         self._rates = Rates()
         self._accepted: Counter[str] = Counter()
@@ -115,6 +120,9 @@ class CauseFold:
         accepted = next((place for place, attempt in enumerate(attempts) if attempt.connack_code == 0), None)
         if accepted is not None:
             self._accepted[group.name] += 1
+        undecided = self._over and verdict is None
+        # one that was accepted has a verdict, also when it was on its way back
+        final = verdict is not None and not (self._cut_short and accepted is not None)
         seen: set[Failure] = set()
         waiting: list[tuple[Failure, _Situation]] = []
         for place in reversed(range(len(attempts))):
@@ -125,7 +133,10 @@ class CauseFold:
             if accepted is not None and place < accepted:
                 self._add_passed(failure, device, group, attempts[: accepted + 1])
                 continue
-            gave_up = verdict is not None and place == len(attempts) - 1
+            if undecided:
+                self.cut_short[failure] += 1
+                continue
+            gave_up = final and place == len(attempts) - 1
             situation = self._situation(device, attempts[: place + 1], failure, gave_up)
             if sight(attempts[place]) in _HANGS_ON_ACCOUNTS:
                 waiting.append((failure, situation))
@@ -262,10 +273,12 @@ class CauseFold:
                 ),
             )
         )
-        scores = [finding.score for finding in diagnosis.findings[:2]]
+        # one that tries again has taken no drop for final
+        findings = [each for each in diagnosis.findings if situation.gave_up or each.cause is not FIRST_DROP]
+        scores = [finding.score for finding in findings[:2]]
         if not scores or scores == [HINT, HINT]:  # of hints alike none stands out
             return None
-        first = diagnosis.findings[0]
+        first = findings[0]
         strongest = max(first.supporting, key=lambda argument: argument.weight)
         return _Found(first.cause.number, first.cause.id, first.cause.title), strongest.text
 

@@ -188,6 +188,8 @@ class Held(_Model):
     status: str
     mode: str | None
     certificates: int
+    asked_for_things: int
+    """Of so many it is known whether they have a thing."""
     with_thing: int
 
 
@@ -234,6 +236,9 @@ class FailureSummary(_Model):
     first_tries: int
     """How many of them were a device's first: IoT Core drops the first connection of a new certificate."""
     devices: int
+    cut_short: int = 0
+    """How many of them saw it before the run ended early: what they would have come to is not known, and no cause is
+    named for them."""
     causes: tuple[LikeliestCause, ...] = ()
     """The likeliest, at most six, that of the most devices first; empty: none stands out."""
 

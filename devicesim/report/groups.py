@@ -51,7 +51,7 @@ class GroupFold:
     def add(self, device: DeviceRecord, attempts: Sequence[Attempt], verdict: Verdict | None) -> None:
         expectation = device.expectation or self.group.expectation
         self.expected[expectation] += 1
-        end = _end(attempts, verdict)
+        end = _end(attempts, verdict, over=self.over)
         self.observed[end] += 1
         if end.outcome is DeviceOutcome.NOT_STARTED:
             self.not_started += 1
@@ -192,14 +192,14 @@ class _End:
 _NEVER_STARTED = _End(DeviceOutcome.NOT_STARTED, describe(DeviceOutcome.NOT_STARTED))
 
 
-def _end(attempts: Sequence[Attempt], verdict: Verdict | None) -> _End:
+def _end(attempts: Sequence[Attempt], verdict: Verdict | None, *, over: bool) -> _End:
     if not attempts and (verdict is None or verdict.outcome is DeviceOutcome.NOT_STARTED):
         return _NEVER_STARTED
     accepted = any(attempt.connack_code == 0 for attempt in attempts)
     failure = None if accepted or not attempts else attempts[-1].failure
     if verdict is None:
         so_far = "accepted" if accepted else seen(failure) if failure else "trying"
-        return _End("undecided", f"no verdict yet: {so_far}", failure=_key(failure))
+        return _End("undecided", f"{'cut short' if over else 'no verdict yet'}: {so_far}", failure=_key(failure))
     text = describe(verdict.outcome, verdict.account, verdict.mode, True if verdict.thing else None, failure)
     if verdict.outcome is DeviceOutcome.PROVISIONED and verdict.account is None:
         text = "provisioned (account not confirmed)"

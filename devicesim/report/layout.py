@@ -10,6 +10,9 @@ from rich.text import Text
 WIDE = 120
 """Columns from which a table has one for each thing that is said."""
 
+BETWEEN = 3
+"""Columns of the terminal between two of a table."""
+
 GOOD, BAD, DIM, HEAD = "green", "bold red", "dim", "bold"
 """Colour only repeats what the words say: a report reads well in a log, where rich drops it."""
 
@@ -30,9 +33,11 @@ def clean(text: str) -> str:
 
 
 def new_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    """``numbers`` are the columns that stand to the right and are never folded: half a number is another one."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, header_style=HEAD, show_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        number = column in numbers
+        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
     return table
 
 

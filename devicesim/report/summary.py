@@ -45,7 +45,7 @@ def summarise(reader: RunReader) -> Summary:
         run = reader.run()
         metrics, over = Metrics(late_after=run.late_after), run.status is not RunStatus.RUNNING
         groups = {group.name: GroupFold(group, metrics, over=over) for group in reader.groups()}
-        causes = CauseFold((fold.group for fold in groups.values()), reader.accounts())
+        causes = CauseFold((fold.group for fold in groups.values()), reader.accounts(), run.status)
         failures, span = _FailureFold(), _Span(run.started_at)
         for device, attempts, verdict in stories(reader):
             groups[device.group].add(device, attempts, verdict)
@@ -65,7 +65,7 @@ def summarise(reader: RunReader) -> Summary:
             errors=errors,
             devices=reader.devices,
         )
-        told = tuple(failures.summary(failure, found.get(failure, ())) for failure in listed)
+        told = tuple(failures.summary(failure, found.get(failure, ()), causes.cut_short[failure]) for failure in listed)
         closed = [fold.close() for fold in groups.values()]  # which adds the devices that are not on record
         return _summary(
             run,
@@ -240,15 +240,23 @@ def _accounts(reader: RunReader, causes: CauseFold) -> list[AccountSummary]:
 def _held(holdings: Iterable[Holding]) -> dict[str, list[Held]]:
     """What each account holds, by status and mode."""
     certificates: Counter[tuple[str, str, str]] = Counter()
+    asked: Counter[tuple[str, str, str]] = Counter()
     with_thing: Counter[tuple[str, str, str]] = Counter()
     for holding in holdings:
         kind = (holding.account, holding.status, holding.mode or "")
         certificates[kind] += 1
+        asked[kind] += holding.things is not None
         with_thing[kind] += bool(holding.things)
     held: dict[str, list[Held]] = {}
     for kind, count in sorted(certificates.items()):
         account, status, mode = kind
-        each = Held(status=status, mode=mode or None, certificates=count, with_thing=with_thing[kind])
+        each = Held(
+            status=status,
+            mode=mode or None,
+            certificates=count,
+            asked_for_things=asked[kind],
+            with_thing=with_thing[kind],
+        )
         held.setdefault(account, []).append(each)
     return held
 
@@ -272,7 +280,7 @@ class _FailureFold:
         order = sorted(self.tries, key=lambda f: (-self.tries[f], f.kind, f.stage, f.detail))
         return order[:MOST_FAILURES], max(0, len(order) - MOST_FAILURES)
 
-    def summary(self, failure: Failure, causes: tuple[LikeliestCause, ...]) -> FailureSummary:
+    def summary(self, failure: Failure, causes: tuple[LikeliestCause, ...], cut_short: int) -> FailureSummary:
         return FailureSummary(
             kind=failure.kind,
             stage=failure.stage,
@@ -281,5 +289,6 @@ class _FailureFold:
             tries=self.tries[failure],
             first_tries=self.first[failure],
             devices=self.devices[failure],
+            cut_short=cut_short,
             causes=causes,
         )

@@ -26,7 +26,19 @@ from devicesim.report.document import (
     Quantiles,
     Summary,
 )
-from devicesim.report.layout import BAD, DIM, GOOD, HEAD, WIDE, add_row, clean, new_table, seconds, section
+from devicesim.report.layout import (
+    BAD,
+    BETWEEN,
+    DIM,
+    GOOD,
+    HEAD,
+    WIDE,
+    add_row,
+    clean,
+    new_table,
+    seconds,
+    section,
+)
 
 MOST_REASONS = 5
 """Reasons of disagreement shown for a group; the document (``--json``) has more."""
@@ -197,32 +209,42 @@ def disagreements(summary: Summary) -> RenderableType | None:
 def failures(summary: Summary) -> RenderableType | None:
     """What failed tries saw, each with the likeliest causes. First drops are part of JITR and JITP, so they are counted
     apart."""
-    if not summary.failures:
-        return None
-    shown = summary.failures[:MOST_FAILURES]
-    rows = [
-        (
-            Text.assemble(each.text, (f"\n{clean(each.detail)}" if each.detail else "", DIM)),
-            *(Text(str(count)) for count in (each.tries, each.first_tries, each.devices)),
-        )
-        for each in shown
-    ]
-    widths = [max(map(cell_len, lines)) for lines in _lines_of_columns([map(Text, _SEEN), *rows])]
-    parts: list[RenderableType] = []
-    for place, (failure, row) in enumerate(zip(shown, rows, strict=True)):
-        # a table for each row, all with the same columns: between them stand lines of the whole width
-        table = new_table(*_SEEN, numbers=_SEEN[1:])
-        table.show_header = not place
-        for column, width in zip(table.columns, widths, strict=True):
-            column.width = width
-        add_row(table, *row)
-        parts += [table, *_causes(failure)]
-    if hidden := len(summary.failures) - len(shown) + summary.failures_omitted:
-        parts.append(Text(f"and {hidden} more"))
-    return Group(*parts)
+    return FailureTable(summary) if summary.failures else None
 
 
-_SEEN = ("what was seen", "tries", "first tries", "devices")
+class FailureTable:
+    """``what was seen | tries | first tries | devices``, and the causes of each row below it. What was seen may be
+    long: it is folded into what the numbers leave of the width."""
+
+    HEAD = ("what was seen", "tries", "first tries", "devices")
+    LEAST = 10
+    """Columns of a text, however narrow the terminal is."""
+
+    def __init__(self, summary: Summary) -> None:
+        self.shown = summary.failures[:MOST_FAILURES]
+        self.hidden = len(summary.failures) - len(self.shown) + summary.failures_omitted
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rows = [self._row(each) for each in self.shown]
+        text, *numbers = (max(map(cell_len, lines)) for lines in _lines_of_columns([map(Text, self.HEAD), *rows]))
+        left = options.max_width - sum(numbers) - BETWEEN * len(numbers)
+        widths = (max(self.LEAST, min(text, left)), *numbers)
+        for place, (failure, row) in enumerate(zip(self.shown, rows, strict=True)):
+            # a table for each row, all with the same columns: between them stand lines of the whole width
+            table = new_table(*self.HEAD, numbers=self.HEAD[1:])
+            table.show_header = not place
+            for column, width in zip(table.columns, widths, strict=True):
+                column.width = width
+            add_row(table, *row)
+            yield table
+            yield from _causes(failure)
+        if self.hidden:
+            yield Text(f"and {self.hidden} more")
+
+    @staticmethod
+    def _row(failure: FailureSummary) -> tuple[Text, ...]:
+        seen = Text.assemble(failure.text, (f"\n{clean(failure.detail)}" if failure.detail else "", DIM))
+        return seen, *(Text(str(count)) for count in (failure.tries, failure.first_tries, failure.devices))
 
 
 def _lines_of_columns(rows: Iterable[Iterable[Text]]) -> Iterator[list[str]]:
@@ -242,10 +264,12 @@ def _causes(failure: FailureSummary) -> Iterator[RenderableType]:
             more = ", ..." if others[MOST_GROUPS:] else ""
             also = f"; also: {', '.join(others[:MOST_GROUPS])}{more}" if others else ""
             yield Padding(Text(f"{first}: {clean(cause.evidence)}{also}", style=DIM), (0, 0, 0, 4))
+    of_them = f"of {_devices(failure.devices)}"
     explained = sum(cause.devices for cause in failure.causes)
-    if failure.causes and explained < failure.devices:
-        without = f"no cause stands out, {failure.devices - explained} of {_devices(failure.devices)}"
-        yield Padding(Text(without), (0, 0, 0, 2))
+    if failure.causes and (without := failure.devices - failure.cut_short - explained) > 0:
+        yield Padding(Text(f"no cause stands out, {without} {of_them}"), (0, 0, 0, 2))
+    if failure.cut_short:
+        yield Padding(Text(f"cut short by the end of the run, {failure.cut_short} {of_them}"), (0, 0, 0, 2))
 
 
 def timings(summary: Summary) -> RenderableType | None:
@@ -296,7 +320,11 @@ def _holds(account: AccountSummary) -> str:
 def _held(held: Held) -> str:
     mode = f" ({held.mode})" if held.mode else ""
     things = f", {'all' if held.with_thing == held.certificates else held.with_thing} with a thing"
-    return f"{held.certificates} {held.status}{mode}" + (things if held.with_thing else "")
+    if 0 < held.asked_for_things < held.certificates:
+        things = f", {held.with_thing} of {held.asked_for_things} asked with a thing"
+    elif not held.with_thing:
+        things = ""
+    return f"{held.certificates} {held.status}{mode}{things}"
 
 
 def reasons(summary: Summary) -> RenderableType | None:

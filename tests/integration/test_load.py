@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from devicesim.record.store import RunReader
+from devicesim.report.summary import summarise
+from tests.schema_support import faults
 from tests.support import start
 
 TIMEOUT = 120.0
@@ -39,7 +41,9 @@ def run(
     process = start("run", path, "--json", "--quiet", "--out", tmp_path / "run", *arguments, cwd=tmp_path)
     out, err = process.communicate(timeout=TIMEOUT)
     assert out, err
-    return process.returncode, json.loads(out)
+    document = json.loads(out)
+    assert faults("rates" if "--autorate" in arguments else "summary", document) == []
+    return process.returncode, document
 
 
 def test_thresholds_that_are_met_and_not_met(tmp_path: Path) -> None:
@@ -132,6 +136,8 @@ def test_the_highest_rate_is_searched_with_devices_of_their_own(tmp_path: Path) 
     for trial in found["trials"]:
         with RunReader(Path(tmp_path / trial["record"])) as record:
             own = {each.certificate_id for each in record.devices()}
+            totals = summarise(record).totals
+        assert (totals.devices, totals.not_started) == (trial["devices"], 0)
         assert len(own) == trial["devices"]
         assert not own & seen
         seen |= own

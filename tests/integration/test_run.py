@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.schema_support import faults
 from tests.support import ROOT, Devicesim, emulator, start
 
 TIMEOUT = 120.0
@@ -25,7 +26,9 @@ def run_fleet(fleet: str | Path, tmp_path: Path, *arguments: str) -> tuple[int, 
     process = start("run", path, "--json", "--quiet", "--out", tmp_path / "run", *arguments, cwd=tmp_path)
     out, err = process.communicate(timeout=TIMEOUT)
     assert out, err
-    return process.returncode, json.loads(out)
+    summary = json.loads(out)
+    assert faults("summary", summary) == []
+    return process.returncode, summary
 
 
 def processes_with(text: str) -> list[str]:

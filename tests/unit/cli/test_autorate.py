@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 
-from devicesim.cli.autorate import Search, check_search, first_trial
+from devicesim.cli.autorate import Search, check_search, first_trial, rate_of
 from devicesim.errors import InputError
 from devicesim.fleet.arrival import schedule_of
-from devicesim.fleet.spec import Fleet, parse_fleet
+from devicesim.fleet.spec import Fleet, at_rate, parse_fleet
 from devicesim.record.facts import RunStatus
 from devicesim.record.thresholds import Threshold
 from devicesim.report.document import Summary
@@ -31,6 +31,36 @@ GOAL = Threshold.parse("time_to_provision", "p(95)<5s")
 @pytest.fixture
 def fleet() -> Fleet:
     return parse_fleet(FLEET, Path("fleet.toml"))
+
+
+@pytest.mark.parametrize(
+    ("arrival", "rate"),
+    [
+        ("", 50.0),
+        ('rate = "7/s"', 7.0),
+        ('stages = [{ target = 20, duration = "10s" }, { target = 5, duration = "10s" }]', 20.0),
+    ],
+)
+def test_search_begins_at_the_rate_of_the_fleet_file(arrival: str, rate: float) -> None:
+    assert rate_of(parse_fleet(f"{FLEET}[arrival]\n{arrival}\n", Path("fleet.toml"))) == rate
+
+
+@pytest.mark.parametrize(
+    ("arrival", "told"),
+    [
+        ("burst = {}", "'all 200 at once', has no rate"),
+        ('burst = { size = 10, every = "5s" }', "'bursts of 10 every 5 s', has no rate"),
+        ('model = "closed"\nconcurrency = 20', "'closed, 20 at a time', has no rate"),
+    ],
+)
+def test_arrival_that_has_no_rate_is_no_beginning_unless_one_is_named(arrival: str, told: str) -> None:
+    fleet = parse_fleet(f"{FLEET}[arrival]\n{arrival}\n", Path("fleet.toml"))
+
+    with pytest.raises(InputError) as caught:
+        rate_of(fleet)
+    assert told in str(caught.value)
+    assert "--rate 10/s" in caught.value.hint
+    assert rate_of(at_rate(fleet, 3.0)) == 3.0
 
 
 @pytest.mark.parametrize("metric", ["time_to_provision{group:robots}", "tls_seconds{account:a,group:robots}"])

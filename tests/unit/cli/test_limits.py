@@ -47,7 +47,7 @@ def open_files(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """What the kernel tells, to be written by a test; at first nothing."""
-    for name in ("_PORT_RANGE", "_TW_REUSE", "_MEMINFO", "_CGROUP", "_CGROUPS"):
+    for name in ("_PORT_RANGE", "_TW_REUSE", "_MEMINFO", "_PROC", "_CGROUPS"):
         monkeypatch.setattr(limits, name, tmp_path / name)
     return tmp_path
 
@@ -80,7 +80,7 @@ def test_a_run_that_cannot_fit_is_refused_with_all_that_is_lacking(
     message = str(caught.value)
     assert message.startswith("this machine cannot make the load: 30128 open files are needed, the limit")
     assert "local ports are needed towards one address" in message
-    assert "MiB of memory are foreseen for 30000 devices under way" in message
+    assert "MiB with a margin of 20 %, for 30000 devices under way, 1 process; 500 MiB are available" in message
     for advice in ("ulimit -Hn 30128", "--source-address", "fewer --devices"):
         assert advice in caught.value.hint
     assert len(open_files) == 1
@@ -123,22 +123,22 @@ def test_memory_is_the_least_of_the_machines_and_of_the_control_groups(kernel: P
     (kernel / "_MEMINFO").write_text("MemTotal:  8388608 kB\nMemAvailable:    4194304 kB\n")
     assert read_machine().memory == 4096 * MIB
 
-    (kernel / "_CGROUP").write_text("4:memory:/old\n0::/outer/inner\n")
-    inner = kernel / "_CGROUPS" / "outer" / "inner"
-    inner.mkdir(parents=True)
-    for group, limit, used in ((inner, "max", 100), (inner.parent, str(1000 * MIB), 700 * MIB)):
-        (group / "memory.max").write_text(f"{limit}\n")
-        (group / "memory.current").write_text(f"{used}\n")
+    (kernel / "_PROC").mkdir()
+    (kernel / "_PROC" / "cgroup").write_text("0::/mine\n")
+    group = kernel / "_CGROUPS" / "mine"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(f"{1000 * MIB}\n")
+    (group / "memory.current").write_text(f"{700 * MIB}\n")
     assert read_machine().memory == 300 * MIB
 
-    # what lies in the page cache is given back
-    (inner.parent / "memory.stat").write_text(f"anon 5\ninactive_file {200 * MIB}\nactive_file 7\n")
-    assert read_machine().memory == 500 * MIB
+    (kernel / "_MEMINFO").write_text("MemAvailable:    204800 kB\n")
+    assert read_machine().memory == 200 * MIB
 
 
 @pytest.mark.parametrize("text", ["", "what?", "1 2 3", "MemAvailable: lots", "0::/"])
 def test_what_the_kernel_is_not_expected_to_say_is_not_known(kernel: Path, text: str) -> None:
-    for name in ("_PORT_RANGE", "_TW_REUSE", "_MEMINFO", "_CGROUP"):
+    (kernel / "_PROC").mkdir()
+    for name in ("_PORT_RANGE", "_TW_REUSE", "_MEMINFO", "_PROC/cgroup", "_PROC/mountinfo"):
         (kernel / name).write_text(text)
 
     machine = read_machine()

@@ -9,6 +9,7 @@ import pytest
 from devicesim.cli import plan as verb
 from devicesim.fleet.capacity import MIB, Machine
 from devicesim.report.plan_document import Plan
+from tests.schema_support import faults
 from tests.support import Devicesim
 
 FLEET = """
@@ -51,6 +52,7 @@ def path(tmp_path: Path) -> Path:
 def plan(devicesim: Devicesim, *arguments: str | Path) -> Plan:
     told = devicesim("plan", *arguments, "--json")
     assert (told.code, told.err) == (0, "")
+    assert faults("plan", json.loads(told.out)) == []
     return Plan.model_validate_json(told.out)
 
 

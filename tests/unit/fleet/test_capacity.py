@@ -145,14 +145,24 @@ def test_too_few_ports_are_certain_when_what_is_connected_does_not_fit() -> None
     assert lacks(needs("emulator", text=FLEET.replace("24h", "0s"), rate=1000.0), machine) == []
 
 
-def test_too_little_memory_is_certain_and_told_with_both_numbers() -> None:
+def test_too_little_memory_is_certain_and_told_with_its_margin() -> None:
     found = lack(lacks(needs(processes=1), replace(PLENTY, memory=1000 * MIB)), Resource.MEMORY)
 
     assert found.certain
-    foreseen = (HELD * capacity.DEVICE_BYTES + capacity.PROCESS_BYTES) // MIB
+    foreseen = HELD * capacity.DEVICE_BYTES + capacity.PROCESS_BYTES
     assert found.message == (
-        f"{foreseen} MiB of memory are foreseen for 40000 devices under way, 1 process; 1000 MiB are available"
+        f"{foreseen // MIB} MiB of memory are foreseen, {int(foreseen * 1.2) // MIB} MiB with a margin of 20 %, "
+        "for 40000 devices under way, 1 process; 1000 MiB are available"
     )
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.999, [True]), (1.0, [False]), (1.199, [False]), (1.201, [])])
+def test_memory_that_only_the_margin_does_not_fit_into_is_a_warning(share: float, told: list[bool]) -> None:
+    one = needs(processes=1)
+
+    found = lacks(one, replace(PLENTY, memory=int(one.memory * share)))
+
+    assert [each.certain for each in found] == told
 
 
 def test_too_few_cores_are_a_warning() -> None:

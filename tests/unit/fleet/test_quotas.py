@@ -88,6 +88,11 @@ def test_asking_afterwards_costs_a_call_for_each_thing_and_does_not_bind() -> No
     assert not found.binding.quota.afterwards
 
 
+@pytest.mark.parametrize(("things", "seconds"), [('"all"', 1000), ('"none"', 0), ("500", 50), ("20000", 1000)])
+def test_asking_a_sample_for_its_things_is_so_much_faster(things: str, seconds: float) -> None:
+    assert bounds(FLEET + f"[verification]\nthings = {things}\n").seconds_asking == pytest.approx(seconds + 4)
+
+
 def test_more_connections_at_once_than_allowed_are_exceeded_and_no_matter_of_the_pace() -> None:
     text = FLEET.replace("10000", "600000") + '[session]\nhold = "24h"\n'
     found = bounds(text, rate=8.0)

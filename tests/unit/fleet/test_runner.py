@@ -1,6 +1,8 @@
 """One run: how it ends, and what is then on record. The accounts and the devices are made up."""
 
+import json
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +15,17 @@ from trio.testing import MockClock
 from devicesim.cli import running
 from devicesim.cli.options import RECORD_NAME
 from devicesim.cli.output import EXIT_INTERRUPTED
+from devicesim.cli.processes import Processes
 from devicesim.cli.running import RunOptions
 from devicesim.cli.target import TargetOptions
 from devicesim.cloud.account import AccountAccess
 from devicesim.errors import ClusterError, DevicesimError, KeyMaterialError, TargetError
+from devicesim.fleet import autorate
 from devicesim.fleet import device as device_module
 from devicesim.fleet import runner as module
 from devicesim.fleet.device import Clock
 from devicesim.fleet.judging import verdicts
+from devicesim.fleet.pacing import slots
 from devicesim.fleet.runner import Run, run_facts
 from devicesim.fleet.shard import ShardPlan, Sink, Started
 from devicesim.fleet.spec import Fleet
@@ -28,6 +33,8 @@ from devicesim.fleet.target import Target, accesses
 from devicesim.outcome import Attempt, DeviceOutcome, Failure, Holding, Stage, Verdict
 from devicesim.record.facts import Drop, Phase, RunStatus
 from devicesim.record.store import RunReader, RunWriter
+from devicesim.record.thresholds import Threshold
+from devicesim.report.summary import summarise
 from tests.fleet_support import EPOCH, FLEET, FakeNet, Session, endpoints, fleet_of, material, refused
 
 ALL = [f"certificate-{n}" for n in range(9)]
@@ -69,13 +76,13 @@ class Accounts:
         return ["registered the CA"]
 
     async def holdings(
-        self, client: Any, ca_id: str, wanted: Collection[str] | None, *, with_things: bool
+        self, client: Any, ca_id: str, wanted: Collection[str] | None, *, things: int | None
     ) -> list[Holding]:
-        del ca_id, with_things
+        del ca_id, things
         await trio.lowlevel.checkpoint()
         phase = Phase.BEFORE if wanted is None else Phase.AFTER
         self.asked.append((client.access.name, wanted))
-        if phase is self.broken:
+        if phase is self.broken and client.access.name == "a":
             raise TargetError(f"account {client.access.name!r} does not answer")
         if phase is Phase.BEFORE or client.access.name != "a":
             return []
@@ -204,7 +211,9 @@ async def test_run_sets_up_drives_asks_and_judges(make: Make, autojump_clock: Mo
 
     assert await made.run.execute() is RunStatus.FINISHED
     assert (made.accounts.set_up, made.accounts.closed, made.run.progress.phase) == (["a", "b"], 2, "done")
-    assert made.accounts.asked == [("a", None), ("b", None), ("a", set(ALL[:3])), ("b", set(ALL[:3]))]
+    assert sorted(name for name, wanted in made.accounts.asked if wanted is None) == ["a", "b"]
+    assert sorted(name for name, wanted in made.accounts.asked if wanted == set(ALL[:3])) == ["a", "b"]
+    assert len(made.accounts.asked) == 4
     with made.read() as reader:
         assert (reader.run().status, reader.run().ended_at) == (RunStatus.FINISHED, EPOCH + 3)
         assert [(each.device, each.agrees, each.account) for each in reader.verdicts()] == [
@@ -242,6 +251,34 @@ async def test_driver_is_given_what_the_command_line_says_in_place_of_the_file(
     assert plan is not None
     assert (plan.hold, plan.under_way, plan.only, plan.sources) == (0.0, 5, frozenset({1, 2}), ("127.0.0.9",))
     assert plan.total == plan.shard.count == made.run.progress.total == 2
+
+
+@pytest.mark.parametrize(
+    ("only", "counts"),
+    [
+        (None, {"first": 6, "second": 3}),
+        ([2, 3, 4, 5, 6], {"first": 4, "second": 1}),
+        ([1], {"second": 1}),
+        ([0, 8], {"first": 2}),
+    ],
+)
+async def test_groups_on_record_have_the_devices_that_are_to_start(
+    make: Make, autojump_clock: MockClock, only: list[int] | None, counts: dict[str, int]
+) -> None:
+    """So that a part of a fleet, such as a trial of a search, is reported as what it is."""
+
+    async def none(_: Devices) -> None:
+        await trio.lowlevel.checkpoint()
+
+    made = make(none, only=only)
+    await made.run.execute()
+
+    by_group = {slot.device: slot.group for slot in slots({"first": 6, "second": 3})}
+    assert Counter(by_group[number] for number in (range(9) if only is None else only)) == counts
+    with made.read() as reader:
+        assert {each.name: each.count for each in reader.groups()} == counts
+        summary = summarise(reader)
+    assert (summary.totals.devices, summary.totals.not_started) == (sum(counts.values()),) * 2
 
 
 async def test_run_that_prepares_nothing_asks_for_endpoints_only(make: Make, autojump_clock: MockClock) -> None:
@@ -398,9 +435,14 @@ async def test_first_ctrl_c_judges_and_the_second_ends_that_too(
 
     async def opened(*_: object) -> object:
         await trio.lowlevel.checkpoint()
-        return made.run._target, None, lambda _: made.devices
+        return made.run._target, None
+
+    async def driver(*_: object) -> Devices:
+        await trio.lowlevel.checkpoint()
+        return made.devices
 
     monkeypatch.setattr(running._One, "_open", opened)
+    monkeypatch.setattr(Processes, "driver", driver)
     target = TargetOptions.of("emulator", None, None, None)
     options = RunOptions(target=target, directory=tmp_path / "command", quiet=True, as_json=True)
 
@@ -411,6 +453,57 @@ async def test_first_ctrl_c_judges_and_the_second_ends_that_too(
     with RunReader(tmp_path / "command" / RECORD_NAME) as reader:
         assert reader.run().status is RunStatus.INTERRUPTED
         assert len(list(reader.verdicts())) == judging.made
+
+
+async def test_ctrl_c_between_two_trials_of_a_search_starts_no_device_of_the_next(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """While more processes are started for it, which takes seconds."""
+    driven: list[frozenset[int] | None] = []
+
+    async def all_of_it(devices: Devices) -> None:
+        assert devices.plan is not None
+        driven.append(devices.plan.only)
+        await trio.sleep(1)
+        for number in sorted(devices.plan.only or ()):
+            devices.whole(number)
+
+    made = make(all_of_it)
+
+    async def opened(*_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return made.run._target, None
+
+    async def driver(*_: object) -> Devices:
+        if driven:
+            signal.raise_signal(signal.SIGINT)
+        await trio.sleep(1)
+        return Devices(all_of_it)
+
+    monkeypatch.setattr(running._One, "_open", opened)
+    monkeypatch.setattr(Processes, "driver", driver)
+    monkeypatch.setattr(autorate, "LEAST_DEVICES", 2)
+    options = RunOptions(
+        target=TargetOptions.of("emulator", None, None, None),
+        directory=tmp_path / "search",
+        quiet=True,
+        as_json=True,
+        goal=Threshold.parse("time_to_provision", "p(95)<60s"),
+        trial_seconds=1.0,
+        first_rate=2.0,
+    )
+    options.directory.mkdir()
+
+    assert await running.main(fleet_of(), material(), options) == EXIT_INTERRUPTED
+    assert driven == [frozenset({0, 1})]
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ended"], [each["outcome"] for each in found["trials"]]) == ("interrupted", ["taken"])
+    with RunReader(tmp_path / "search" / "trial-02" / RECORD_NAME) as reader:
+        assert (reader.run().status, list(reader.devices())) == (RunStatus.INTERRUPTED, [])
 
 
 async def test_run_that_is_interrupted_in_setup_has_a_whole_record(make: Make, autojump_clock: MockClock) -> None:
@@ -536,11 +629,11 @@ async def test_interruption_after_a_threshold_ended_the_devices_is_the_runs_end(
     original = made.accounts.holdings
 
     async def interrupted(
-        client: Any, ca_id: str, wanted: Collection[str] | None, *, with_things: bool
+        client: Any, ca_id: str, wanted: Collection[str] | None, *, things: int | None
     ) -> list[Holding]:
         if wanted is not None:
             made.run.interrupt()
-        return await original(client, ca_id, wanted, with_things=with_things)
+        return await original(client, ca_id, wanted, things=things)
 
     monkeypatch.setattr(module, "holdings", interrupted)
 
@@ -561,6 +654,7 @@ async def test_account_that_does_not_answer_afterwards_is_told_after_the_devices
     with made.read() as reader:
         assert [(each.device, each.account) for each in reader.verdicts()] == [(0, None), (1, None), (2, None)]
         assert reader.run().status is RunStatus.INTERRUPTED
+        assert reader.asked(Phase.AFTER) == {"b"}, "it is asked all the same"
     assert made.accounts.closed == 2
 
 
@@ -678,10 +772,10 @@ async def test_whole_run_of_real_devices_in_this_process(
     original = made.accounts.holdings
 
     async def everything(
-        client: Any, ca_id: str, wanted: Collection[str] | None, *, with_things: bool
+        client: Any, ca_id: str, wanted: Collection[str] | None, *, things: int | None
     ) -> list[Holding]:
         made.accounts.held = wanted or ()
-        return await original(client, ca_id, wanted, with_things=with_things)
+        return await original(client, ca_id, wanted, things=things)
 
     monkeypatch.setattr(module, "holdings", everything)
 

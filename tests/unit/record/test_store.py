@@ -351,6 +351,17 @@ def test_what_is_told_again_replaces_what_was_told_and_keeps_its_place(path: Pat
         assert [holding.status for holding in reader.holdings(Phase.AFTER)] == ["INACTIVE"]
 
 
+@pytest.mark.parametrize("things", [None, (), ("robot-0", "twin")])
+def test_things_that_were_not_asked_for_are_not_the_same_as_none(path: Path, things: tuple[str, ...] | None) -> None:
+    writer = write(path)
+    holding = replace(HELD, things=things)
+    writer.add_holdings(Phase.AFTER, "prod", [holding], now=2.0)
+    writer.finish(RunStatus.FINISHED, now=2.0)
+
+    with RunReader(path) as reader:
+        assert list(reader.holdings(Phase.AFTER)) == [holding]
+
+
 def test_columns_and_views_are_for_people(path: Path) -> None:
     write(path).finish(RunStatus.FINISHED, now=2.0)
     with sqlite3.connect(path) as connection:

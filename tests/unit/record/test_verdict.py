@@ -283,6 +283,9 @@ def test_thing_where_none_is_expected_disagrees() -> None:
 
 def test_things_are_not_compared_when_nobody_asked_for_them() -> None:
     assert judge(FACTS, ACCEPTED, [held("prod")], IN_PROD, things_known=False).agrees
+    assert judge(FACTS, ACCEPTED, [replace(THING, things=None)], IN_PROD).agrees
+    assert judge(FACTS, ACCEPTED, [replace(THING, things=None)], replace(IN_PROD, thing=False)).agrees
+    assert not judge(FACTS, ACCEPTED, [replace(THING, things=())], IN_PROD).agrees
 
 
 def test_refused_and_pending_are_the_same_to_one_who_cannot_ask_the_control_plane() -> None:

@@ -12,6 +12,7 @@ import pytest
 from devicesim.diagnosis.catalogue import CATALOGUE
 from devicesim.diagnosis.findings import Cause
 from devicesim.outcome import Failure, FailureKind, Stage
+from devicesim.record.facts import RunStatus
 from devicesim.record.store import RunReader
 from devicesim.report import text
 from devicesim.report.document import FailureSummary, LikeliestCause, Summary
@@ -168,7 +169,61 @@ def test_run_that_was_cut_short_blames_no_device_that_would_have_tried_again(cut
     seen = failure(cut_short)
 
     assert [(cause.id, cause.devices) for cause in seen.causes] == [("jit", 30)]
-    assert seen.devices == 42
+    assert (seen.devices, seen.cut_short) == (42, 12)
+
+
+@pytest.mark.parametrize("status", [RunStatus.ABORTED, RunStatus.INTERRUPTED, RunStatus.FINISHED])
+@pytest.mark.parametrize("holds", ["ACTIVE", "PENDING_ACTIVATION", "REVOKED"])
+def test_device_without_a_verdict_is_not_weighed_when_the_run_is_over(
+    record: Write, robots: Any, drop: Failure, status: RunStatus, holds: str
+) -> None:
+    """Its first drop is on record, and its account, asked afterwards, has the certificate. Of a run that came to its
+    end it is one that a lost worker had."""
+    waiting = replace(robots, name="waiting", count=5, tries=[drop], status=holds, verdicts=False)
+
+    seen = failure(record([robots, waiting], status=status))
+
+    assert [(cause.id, cause.devices) for cause in seen.causes] == [("jit", 3)]
+    assert (seen.tries, seen.first_tries, seen.devices, seen.cut_short) == (8, 8, 8, 5)
+
+
+def test_device_that_came_to_its_end_before_the_run_was_ended_gets_its_cause(
+    record: Write, robots: Any, drop: Failure
+) -> None:
+    gave_up = replace(robots, tries=[drop])
+
+    (cause,) = failure(record([gave_up], status=RunStatus.ABORTED)).causes
+
+    assert (cause.id, cause.devices) == ("first-drop", 3)
+
+
+def test_device_that_was_on_its_way_back_when_the_run_was_ended_has_taken_no_drop_for_final(
+    record: Write, robots: Any, drop: Failure
+) -> None:
+    """It was accepted, so that it has a verdict; but it lost its connection, and had tries left."""
+    back = [replace(robots, tries=[None, ENDED, drop])]
+
+    def named(status: RunStatus) -> set[str]:
+        causes = next(each for each in summary_of(record(back, status=status)).failures if each.detail == drop.detail)
+        return {cause.id for cause in causes.causes}
+
+    assert "first-drop" not in named(RunStatus.ABORTED)
+
+
+def test_live_record_names_what_devices_see_and_no_drop_taken_for_final(
+    record: Write, robots: Any, drop: Failure
+) -> None:
+    trying = replace(robots, name="trying", tries=[drop], status="ACTIVE", verdicts=False)
+    lost = replace(robots, name="lost", tries=[REFUSED] * 3, lands=None, verdicts=False)
+    path = record([trying, lost])
+    with closing(sqlite3.connect(path)) as opened, opened:
+        opened.execute("UPDATE run SET status = 'running', ended_at = NULL")
+
+    named = {each.kind: [cause.id for cause in each.causes] for each in summary_of(path).failures}
+
+    assert named[FailureKind.TCP_REFUSED] == ["port"]
+    assert "first-drop" not in named[FailureKind.CLOSED_BEFORE_CONNACK]
+    assert {each.cut_short for each in summary_of(path).failures} == {0}
 
 
 def test_run_whose_accounts_were_not_asked_says_what_the_devices_tell(unasked: Path) -> None:
@@ -267,6 +322,13 @@ def test_devices_without_a_cause_are_counted(suspected: Path) -> None:
     lines = text.as_text(summary_of(suspected), width=100).splitlines()
 
     assert "  no cause stands out, 3 of 6 devices" in lines
+
+
+def test_devices_that_were_cut_short_are_counted_apart_from_those_without_a_cause(cut_short: Path) -> None:
+    lines = text.as_text(summary_of(cut_short), width=100).splitlines()
+
+    assert "  cut short by the end of the run, 12 of 42 devices" in lines
+    assert not [line for line in lines if "no cause stands out" in line]
 
 
 def test_causes_are_in_the_published_schema() -> None:

@@ -22,6 +22,7 @@ from tests.conformance_check_support import (
     seen,
     tried,
 )
+from tests.schema_support import faults
 
 EVERYTHING = check(AGREEING, DISAGREEING, ORACLE_WRONG, SKIPPED, FAILED, notes=("a: policy 'p' is left: \x1b[2J",))
 
@@ -109,6 +110,7 @@ def test_document_has_every_case_and_counts_them() -> None:
     made = document(EVERYTHING)
 
     assert CheckDocument.model_validate_json(made.to_json()) == made
+    assert faults("check", json.loads(made.to_json())) == []
     assert made.totals.model_dump() == {
         "cases": 5,
         "agree": 1,

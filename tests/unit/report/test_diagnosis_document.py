@@ -1,10 +1,12 @@
 """Diagnoses as a document: everything is in it, and it is read back equal."""
 
+import json
 from dataclasses import replace
 
 from devicesim.diagnosis.rank import diagnose
 from devicesim.report.diagnosis_document import Diagnoses, document
 from tests.diagnosis_support import DEV, DROP, RECORD, evidence, unasked
+from tests.schema_support import faults
 
 REVOKED = diagnose(evidence(accounts=[replace(DEV, record=replace(RECORD, status="REVOKED"))]))
 NOT_KNOWN = diagnose(evidence(accounts=[unasked(DEV)]))
@@ -38,6 +40,7 @@ def test_document_is_read_back_equal() -> None:
     whole = document([CONNECTED, NOT_KNOWN, REVOKED])
 
     assert Diagnoses.model_validate_json(whole.to_json()) == whole
+    assert faults("diagnosis", json.loads(whole.to_json())) == []
 
 
 def test_device_that_was_not_looked_at_points_to_the_one_that_was() -> None:

@@ -17,6 +17,7 @@ from devicesim.record.verdict import UserExpectation
 from devicesim.report.document import Example, GroupSummary, Summary
 from devicesim.report.summary import MOST_FAILURES, summarise
 from tests.report_support import GOOD, THRESHOLDS
+from tests.schema_support import faults
 
 Write = Callable[..., Path]
 
@@ -250,8 +251,8 @@ def test_accounts_say_what_they_hold(good: Path) -> None:
     assert (prod.name, prod.ca_mode, prod.provisioning, prod.before) == ("prod", "DEFAULT", "JITR", None)
     assert prod.after is not None
     assert dev.after is not None
-    assert [(e.status, e.mode, e.certificates, e.with_thing) for e in prod.after] == [("ACTIVE", "DEFAULT", 60, 0)]
-    assert [(e.status, e.mode, e.certificates, e.with_thing) for e in dev.after] == [("ACTIVE", "SNI_ONLY", 30, 30)]
+    assert [tuple(each.model_dump().values()) for each in prod.after] == [("ACTIVE", "DEFAULT", 60, 60, 0)]
+    assert [tuple(each.model_dump().values()) for each in dev.after] == [("ACTIVE", "SNI_ONLY", 30, 30, 30)]
 
 
 def test_failures_are_grouped_by_what_was_seen_and_first_drops_are_counted_apart(good: Path) -> None:
@@ -328,10 +329,10 @@ def test_devices_without_an_attempt_are_not_started_and_without_a_verdict_undeci
 
     assert (summary.status, summary.agrees, summary.ended_at) == (RunStatus.INTERRUPTED, False, None)
     assert (summary.totals.devices, summary.totals.undecided, summary.totals.not_started) == (560, 42, 518)
-    assert [each.text for each in in_prod.observed] == ["no verdict yet: accepted"]
+    assert [each.text for each in in_prod.observed] == ["cut short: accepted"]
     assert [(each.devices, each.text) for each in in_dev.observed] == [
         (488, "not started"),
-        (12, "no verdict yet: closed before CONNACK"),
+        (12, "cut short: closed before CONNACK"),
     ]
     assert (without_sni.not_started, without_sni.first_try, without_sni.late_starts) == (30, {}, None)
 
@@ -387,6 +388,13 @@ def test_document_is_read_back_equal(wrong: Path) -> None:
     summary = summary_of(wrong)
 
     assert Summary.model_validate_json(summary.to_json()) == summary
+
+
+@pytest.mark.parametrize("name", ["good", "wrong", "cut_short", "unasked"])
+def test_document_is_as_its_published_schema_says(name: str, request: pytest.FixtureRequest) -> None:
+    summary = summary_of(request.getfixturevalue(name))
+
+    assert faults("summary", json.loads(summary.to_json())) == []
 
 
 def test_document_has_a_schema_with_descriptions() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from devicesim.outcome import Failure, FailureKind, Stage
 from devicesim.record.facts import RunStatus
 from devicesim.record.store import RunReader
 from devicesim.report import text
@@ -72,6 +73,39 @@ def test_no_word_is_lost_and_no_line_too_long_at_any_width(wrong: Path, width: i
     assert {"robots-in-prod", "robots-in-dev", "over-there", "provisioned", "refused:", "10b.C3.none.chain"} <= words
     assert {"(SNI_ONLY,", "DEFAULT", "CONNACK", "NO", "yes", "30", "111122223333"[: width - 50]} <= words
     assert not [line for line in lines if "…" in line or line != line.rstrip()]
+
+
+LONG = Failure(
+    kind=FailureKind.SERVER_CERTIFICATE_UNTRUSTED,
+    stage=Stage.TLS,
+    detail="self-signed certificate in certificate chain: CN=" + "an-intermediate-authority-of-the-middlebox." * 3,
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_numbers_of_failed_tries_are_never_folded(record: Callable[..., Path], robots: Any, width: int) -> None:
+    summary = summary_of(record([replace(robots, tries=[LONG] * 3, lands=None), replace(robots, name="other")]))
+    first, *others = summary.failures
+    many = first.model_copy(update={"tries": 1_234_567, "first_tries": 765_432, "devices": 1_000_000})
+
+    lines = text.as_text(summary.model_copy(update={"failures": (many, *others)}), width=width).splitlines()
+
+    begin = lines.index("Failed tries, by what was seen") + 1
+    head, row = lines[begin], lines[begin + 2]
+    assert head.split() == ["what", "was", "seen", "tries", "first", "tries", "devices"]
+    assert row.split()[-3:] == ["1234567", "765432", "1000000"]
+    assert [row.index(number) + len(number) for number in row.split()[-3:]] == [
+        head.index(name) + len(name) for name in ("   tries", "first tries", "devices")
+    ]
+    assert max(map(len, lines)) <= width
+    assert LONG.detail.replace(" ", "") in "".join(lines).replace(" ", "")
+    assert summary.failures[0].detail == LONG.detail
+
+
+def test_failed_tries_take_no_more_width_than_they_need(record: Callable[..., Path], robots: Any) -> None:
+    lines = report(record([robots]), 140).splitlines()
+
+    assert "what was seen           tries   first tries   devices" in lines
 
 
 def test_header_says_what_ran_against_what_how_it_ended_and_how_load_was_made(good: Path) -> None:
