@@ -62,6 +62,8 @@ PURE = {
     "fleet.pacing",
     "fleet.selection",
     "fleet.wireform",
+    "pki.der",
+    "pki.leaf",
     "record.histogram",
     "record.verdict",
     "report.text",

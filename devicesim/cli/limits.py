@@ -1,7 +1,6 @@
 """Limits of this machine that a run meets first: read here, weighed in :mod:`devicesim.fleet.capacity`."""
 
 import ipaddress
-import os
 import resource
 import socket
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 from devicesim.cli.controlgroups import memory_left, read
 from devicesim.errors import InputError
 from devicesim.fleet.capacity import REUSED_AFTER_SECONDS, TIME_WAIT_SECONDS, Machine, Needs, lacks
+from devicesim.fleet.meter import processors
 from devicesim.fleet.openfiles import allow_open_files
 from devicesim.fleet.sources import merge_sources
 
@@ -31,7 +31,7 @@ def read_machine() -> Machine:
         time_wait=REUSED_AFTER_SECONDS if reuse in ("1", "2") else TIME_WAIT_SECONDS,
         time_wait_abroad=REUSED_AFTER_SECONDS if reuse == "1" else TIME_WAIT_SECONDS,
         memory=_memory(),
-        cpus=_cpus(),
+        cpus=processors(),
     )
 
 
@@ -111,13 +111,6 @@ def _ports(text: str) -> int | None:
     except ValueError:
         return None
     return high - low + 1
-
-
-def _cpus() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
 
 
 def _memory() -> int | None:

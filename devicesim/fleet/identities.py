@@ -82,7 +82,7 @@ def minter(fleet: Fleet, material: Material) -> Minter:
 
         def imported(group: str, member: int) -> Identity:
             path = bundles[first[group] + member]
-            identity = load_identity(keyfile.read(path), str(path))
+            identity = load_identity(keyfile.read(path), str(path), prove=False)  # in the event loop
             try:
                 identity.certificate.verify_directly_issued_by(authority.certificate)
             except (ValueError, TypeError, InvalidSignature) as exc:  # by name, by kind of key, by signature
@@ -93,15 +93,18 @@ def minter(fleet: Fleet, material: Material) -> Minter:
             return identity
 
         return imported
-    if keys == "random":
-        return lambda group, member: authority.mint_random(first[group] + member, profile=profiles[group])
-    assert secret is not None
-    return lambda group, member: authority.mint(first[group] + member, secret=secret, profile=profiles[group])
+    assert secret is not None or keys == "random"
+    derived_from = secret if keys == "derived" else None
+    series = {name: authority.series(profile, secret=derived_from) for name, profile in profiles.items()}
+    return lambda group, member: series[group].mint(first[group] + member)
 
 
 def client_id(fleet: Fleet, group: str, member: int, identity: Identity) -> str:
     """The MQTT client id of a device: by default its certificate's CN."""
-    template = fleet.file.groups[group].client_id.replace(SUBJECT_CLIENT_ID, _escaped(common_name(identity)))
+    template = fleet.file.groups[group].client_id
+    if template == SUBJECT_CLIENT_ID:
+        return common_name(identity)
+    template = template.replace(SUBJECT_CLIENT_ID, _escaped(common_name(identity)))
     return render(template, fleet.first_index(group) + member, fleet.names(group), "client_id")
 
 

@@ -47,6 +47,14 @@ def resident() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
+def processors() -> int:
+    """Those that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
 @dataclass(slots=True)
 class Meter:
     """Samples one process until cancelled."""

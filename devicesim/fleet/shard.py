@@ -9,6 +9,7 @@ import functools
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import trio
@@ -20,7 +21,7 @@ from devicesim.fleet.arrival import schedule_of
 from devicesim.fleet.device import Clock, Device, Wire, drive
 from devicesim.fleet.draws import Draws
 from devicesim.fleet.identities import Material, client_id, minter, topic
-from devicesim.fleet.meter import Machine, Meter
+from devicesim.fleet.meter import Machine, Meter, processors
 from devicesim.fleet.pacing import Backoff, Shard, Slot, slots
 from devicesim.fleet.sources import source_of
 from devicesim.fleet.spec import Fleet
@@ -38,6 +39,7 @@ MINT_AHEAD_SECONDS = 1.0
 """How far before its start a device is minted."""
 MINT_AHEAD_MOST = 20_000
 """Devices that wait for their start, at most; some 11 KB each."""
+_in_thread = trio.to_thread.run_sync
 _MAX_TEXT = 65_535
 """Bytes of a text in MQTT (5, 1.5.4)."""
 
@@ -115,16 +117,23 @@ class Sink(Protocol):
         """What this process has used."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ready:
     """A device whose start is awaited."""
 
     due: float
     """Seconds after the run's beginning."""
     slot: Slot
-    identity: Identity | None
+    made: trio.Event | None = None
+    """Set when a thread has made the identity; ``None``: none is asked to."""
+    identity: Identity | None = None
     why: str = ""
     """Why there is none."""
+
+    async def wait(self) -> None:
+        """Until its identity is there, or is known not to be; no checkpoint where it is."""
+        if self.made is not None and not self.made.is_set():
+            await self.made.wait()
 
 
 class ShardRun:
@@ -142,11 +151,16 @@ class ShardRun:
         self._server_names = {name: server_name(group, endpoints) for name, group in plan.fleet.file.groups.items()}
         self._mint = minter(plan.fleet, plan.material)
         self._derived = plan.fleet.file.devices.keys == "derived"
+        self._threads = key_threads(plan)
+        self._limiter = trio.CapacityLimiter(max(1, self._threads))
+        self._to_thread, self._in_turn = trio.open_memory_channel[_Ready](inf)
         self._ahead: deque[_Ready] = deque()
         self._coming = schedule(plan)
         self._next = next(self._coming, None)
         self._open = plan.fleet.file.arrival.model == "open"
         self._places = None if self._open or plan.under_way is None else trio.Semaphore(plan.under_way)
+        # of a closed model everything is due at once, but no more can start than there are places
+        self._most = MINT_AHEAD_MOST if self._places is None else min(MINT_AHEAD_MOST, self._places.value)
         self._under_way = 0
         self._in_a_row = 0
         """Starts that were due already when their turn came."""
@@ -156,11 +170,15 @@ class ShardRun:
 
     async def arm(self) -> None:
         """Mint what is due in the first moment, so that a burst at the beginning is not late."""
-        # of a closed model everything is due at once, but no more can start than there are places
-        most = MINT_AHEAD_MOST if self._places is None else min(MINT_AHEAD_MOST, self._places.value)
-        while self._next is not None and self._next[0] <= MINT_AHEAD_SECONDS and len(self._ahead) < most:
+        while self._next is not None and self._next[0] <= MINT_AHEAD_SECONDS and len(self._ahead) < self._most:
             self._mint_next()
             await trio.lowlevel.checkpoint()
+        if self._threads:
+            async with trio.open_nursery() as nursery:
+                self._mint_in_threads(nursery)
+                for ready in self._ahead:
+                    await ready.wait()
+                nursery.cancel_scope.cancel()
 
     async def run(self, first: float) -> None:
         """Start every device when it is due, whatever became of those before it, and see them all to their end.
@@ -169,6 +187,7 @@ class ShardRun:
         """
         async with trio.open_nursery() as helpers:
             helpers.start_soon(self._meter.run)
+            self._mint_in_threads(helpers)
             async with trio.open_nursery() as devices:
                 while (ready := await self._awaited(first)) is not None:
                     await self._start(ready, first, devices)
@@ -178,16 +197,37 @@ class ShardRun:
 
     def _mint_next(self) -> None:
         assert self._next is not None
-        due, slot = self._next
-        try:
-            identity = self._mint(slot.group, slot.member)
-            with contextlib.suppress(crypto.Error):  # what OpenSSL does not read the device's own try will tell
-                identity.prepare()
-            ready = _Ready(due, slot, identity)
-        except KeyMaterialError as exc:
-            ready = _Ready(due, slot, None, str(exc))
+        ready = _Ready(*self._next)
+        if self._threads:
+            ready.made = trio.Event()
+            self._to_thread.send_nowait(ready)
+        else:
+            self._fill(ready)
         self._ahead.append(ready)
         self._next = next(self._coming, None)
+
+    def _fill(self, ready: _Ready) -> None:
+        """Runs in any thread."""
+        try:
+            identity = self._mint(ready.slot.group, ready.slot.member)
+        except KeyMaterialError as exc:
+            ready.why = str(exc)
+            return
+        with contextlib.suppress(crypto.Error):  # what OpenSSL does not read the device's own try will tell
+            identity.prepare()
+        ready.identity = identity
+
+    def _mint_in_threads(self, nursery: trio.Nursery) -> None:
+        for _ in range(self._threads):
+            nursery.start_soon(self._mint_in_thread)
+
+    async def _mint_in_thread(self) -> None:
+        """Mint what stands in turn, until cancelled."""
+        async for ready in self._in_turn:
+            # a key takes up to seconds: a run that is cancelled does not wait for it, and the thread ends by itself
+            await _in_thread(self._fill, ready, abandon_on_cancel=True, limiter=self._limiter)
+            assert ready.made is not None
+            ready.made.set()
 
     async def _awaited(self, first: float) -> _Ready | None:
         """The next device, when it is due. What is left of the time until then goes into minting those behind it."""
@@ -197,7 +237,8 @@ class ShardRun:
             self._mint_next()
         due = first + self._ahead[0].due
         while self._next is not None and self._next[0] <= self._ahead[0].due + MINT_AHEAD_SECONDS:
-            if trio.current_time() >= due or len(self._ahead) >= MINT_AHEAD_MOST:
+            # threads are to have their work also while starts are late; asking them takes no time
+            if len(self._ahead) >= self._most or (not self._threads and trio.current_time() >= due):
                 break
             self._mint_next()
             await trio.lowlevel.checkpoint()
@@ -205,7 +246,9 @@ class ShardRun:
         self._in_a_row = self._in_a_row + 1 if trio.current_time() >= due else 0
         if self._in_a_row % STARTS_IN_A_ROW == 0:
             await trio.sleep_until(due)
-        return self._ahead.popleft()
+        ready = self._ahead.popleft()
+        await ready.wait()
+        return ready
 
     # --- devices ---
 
@@ -313,6 +356,18 @@ def schedule(plan: ShardPlan) -> Iterator[tuple[float, Slot]]:
         chosen = enumerate(slot for slot in slots(counts, span) if slot.device in only)
         own = ((position, slot) for position, slot in chosen if position in positions)
     return ((due.start(position), slot) for position, slot in own)
+
+
+def key_threads(plan: ShardPlan) -> int:
+    """Threads that make a share's identities; 0: they are made in the event loop.
+
+    An RSA key is searched for, a twentieth of a second or a whole one, for which the loop would stand; and OpenSSL lets
+    other threads run meanwhile. An EC key is made before a thread has begun. One core is left to the loop.
+    """
+    devices = plan.fleet.file.devices
+    if devices.keys != "random" or devices.key_type.curve is not None:
+        return 0
+    return max(1, processors() // plan.shard.step - 1)
 
 
 def wire(plan: ShardPlan) -> Wire:

@@ -1,7 +1,8 @@
 """What is done to a connection of pyOpenSSL's by OpenSSL's own functions, because pyOpenSSL has no way or a slow one.
 
-pyOpenSSL's private names are used here only, and pinned by a test: ``Connection._ssl``, ``_into_ssl`` and
-``_from_ssl``, ``X509._x509``, ``PKey._pkey``, and the functions of ``cryptography``'s OpenSSL as ``SSL._lib``.
+pyOpenSSL's private names are used here and in :mod:`devicesim.pki.pair` only, and pinned by a test:
+``Connection._ssl``, ``_into_ssl`` and ``_from_ssl``, ``X509._x509``, ``PKey._pkey``, and the functions of
+``cryptography``'s OpenSSL as ``SSL._lib``.
 """
 
 from OpenSSL import SSL, crypto

@@ -9,12 +9,11 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from devicesim.errors import KeyMaterialError
@@ -28,15 +27,11 @@ from devicesim.pki.identity import (
 )
 from devicesim.pki.leaf import Leaf
 from devicesim.pki.profile import KeyType, Profile, generate_key
+from devicesim.pki.series import Series
 
 CLOCK_SLACK = timedelta(minutes=5)
 """How far back a new certificate's validity starts, for peers whose clock is behind ours."""
 
-_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-_P384_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
-_SCALAR_BYTES = 56
-"""64 bits more than the larger order, so that the bias of the reduction is below 2**-64 (FIPS 186-5, A.2.1)."""
-_SERIAL_BYTES = 16
 _MAX_COMMON_NAME = 64
 _COMMON_BITS = dict.fromkeys(
     (
@@ -124,31 +119,15 @@ class Authority:
 
     def mint(self, index: int, *, secret: bytes, profile: Profile) -> Identity:
         """Device ``index``: the same bytes on every run and machine for the same arguments."""
-        curve = profile.key_type.curve
-        if curve is None:
-            raise KeyMaterialError(
-                f"a key of type {profile.key_type.value!r} cannot be derived from the fleet secret; "
-                f"derived keys are {KeyType.EC_P256.value!r} and {KeyType.EC_P384.value!r}",
-                hint='take random keys for it: [devices] keys = "random"',
-            )
-        if index < 0:
-            raise ValueError(f"device index {index} is negative")
-        material = HKDF(
-            algorithm=hashes.SHA256(),
-            length=_SCALAR_BYTES + _SERIAL_BYTES,
-            salt=self._fingerprint,
-            info=b"devicesim device 1|" + profile.key_type.encode("ascii") + b"|" + str(index).encode("ascii"),
-        ).derive(secret)
-        order = _P256_ORDER if profile.key_type is KeyType.EC_P256 else _P384_ORDER
-        scalar = int.from_bytes(material[:_SCALAR_BYTES], "big") % (order - 1) + 1
-        key = ec.derive_private_key(scalar, curve)
-        # RFC 5280 4.1.2.2: positive, at most 20 octets; the top bit set keeps every serial the same length
-        serial = int.from_bytes(material[_SCALAR_BYTES:], "big") >> 1 | 1 << (8 * _SERIAL_BYTES - 2)
-        return self._issue_device(index, profile, key, serial)
+        return self.series(profile, secret=secret).mint(index)
 
     def mint_random(self, index: int, *, profile: Profile) -> Identity:
         """Device ``index`` with a fresh random key and serial number, of any key type."""
-        return self._issue_device(index, profile, generate_key(profile.key_type), x509.random_serial_number())
+        return self.series(profile, secret=None).mint(index)
+
+    def series(self, profile: Profile, *, secret: bytes | None) -> Series:
+        """What mints many devices of one profile: derived from the secret, or random without one."""
+        return Series(profile, secret, salt=self._fingerprint, chain=self.chain, begin=partial(self._begin, profile))
 
     def verification_certificate(
         self, registration_code: str, *, not_before: datetime, not_after: datetime
@@ -216,20 +195,17 @@ class Authority:
             )
         return self.key
 
-    def _issue_device(self, index: int, profile: Profile, key: PrivateKey, serial: int) -> Identity:
+    def _begin(self, profile: Profile, subject: x509.Name, key: PrivateKey, serial: int) -> tuple[Leaf, PrivateKey]:
+        """What a profile's certificates are made of, in need a new one for this device, and the key that signs."""
         not_before = profile.not_before or self._validity[0]
         not_after = profile.not_after or self._validity[1]
         if not_after <= not_before:
             raise KeyMaterialError(f"a certificate valid from {not_before} to {not_after} would never be valid")
-        subject = profile.subject.name(index, profile.names)
         alike = profile.key_type, not_before, not_after
         leaf = self._leaves.get(alike)
         if leaf is None:
-            certificate = self._build_device(subject, key, serial, not_before, not_after)
-            self._leaves[alike] = Leaf(certificate)
-        else:
-            certificate = leaf.issue(serial, subject, key, self._signing_key())
-        return Identity(key=key, certificate=certificate, chain=self.chain)
+            leaf = self._leaves[alike] = Leaf(self._build_device(subject, key, serial, not_before, not_after))
+        return leaf, self._signing_key()
 
     def _build_device(
         self, subject: x509.Name, key: PrivateKey, serial: int, not_before: datetime, not_after: datetime

@@ -4,101 +4,78 @@
 CA's device certificates with one kind of key and one validity are alike but for serial number, subject, public key, key
 identifier and signature. So the builder makes one, and the others are it with those five exchanged; a test holds them
 against the builder's, to the byte. Pure.
-
-DER is as simple as it needs to be here: each element is a tag, a length and its content (X.690, 8.1).
 """
 
 import hashlib
-from collections.abc import Iterator
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+from devicesim.pki.der import BIT_STRING, INTEGER, SEQUENCE, content, elements, head
 from devicesim.pki.identity import PrivateKey
 
-_INTEGER, _BIT_STRING, _SEQUENCE = 0x02, 0x03, 0x30
 _SERIAL, _SUBJECT, _PUBLIC_KEY, _EXTENSIONS = 1, 5, 6, 7
 """Places in TBSCertificate, whose version stands explicitly (RFC 5280, 4.1)."""
 _FIELDS = 8
-_DER = serialization.Encoding.DER
-_SUBJECT_PUBLIC_KEY_INFO = serialization.PublicFormat.SubjectPublicKeyInfo
 
 
 class Leaf:
     """A device certificate that others can be made of."""
 
-    __slots__ = ("_after_identifier", "_algorithm", "_before_identifier", "_ecdsa", "_fixed", "_hash")
+    __slots__ = ("_after", "_algorithm", "_before", "_ecdsa", "_hash", "_length", "_middle", "_public_head", "_version")
 
     def __init__(self, built: x509.Certificate) -> None:
         """``built`` has a SubjectKeyIdentifier, which is the SHA-1 of its public key (RFC 5280, 4.2.1.2)."""
-        fields = list(_elements(_content(built.tbs_certificate_bytes)))
+        fields = list(elements(content(built.tbs_certificate_bytes)))
         assert len(fields) == _FIELDS
-        self._fixed = fields[0], b"".join(fields[_SERIAL + 1 : _SUBJECT])
+        self._version, self._middle = fields[0], b"".join(fields[_SERIAL + 1 : _SUBJECT])
         self._algorithm = fields[_SERIAL + 1]
+        public = fields[_PUBLIC_KEY]
+        bits = public_bits(public)
+        self._public_head = public.removesuffix(bits)
         identifier = built.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-        assert identifier == _key_identifier(fields[_PUBLIC_KEY])
-        self._before_identifier, self._after_identifier = fields[_EXTENSIONS].split(identifier)
+        assert identifier == _sha1(bits)
+        self._before, self._after = fields[_EXTENSIONS].split(identifier)
         algorithm = built.signature_hash_algorithm
         assert algorithm is not None
         self._hash = algorithm
         self._ecdsa = ec.ECDSA(algorithm, deterministic_signing=True)
+        self._length = sum(map(len, fields)) - len(fields[_SERIAL]) - len(fields[_SUBJECT])
 
-    def issue(self, serial: int, subject: x509.Name, key: PrivateKey, issuer_key: PrivateKey) -> x509.Certificate:
-        """The certificate of ``subject`` and the public half of ``key``, which is of the kind that this one's is."""
-        public = key.public_key().public_bytes(_DER, _SUBJECT_PUBLIC_KEY_INFO)
-        version, middle = self._fixed
-        tbs = _element(
-            _SEQUENCE,
-            version,
-            _element(_INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
-            middle,
-            subject.public_bytes(),
-            public,
-            self._before_identifier,
-            _key_identifier(public),
-            self._after_identifier,
+    def issue(self, serial: int, subject: bytes, public: bytes, issuer_key: PrivateKey) -> bytes:
+        """The DER of the certificate of ``subject``, a Name in DER, for a public key: its bits, as
+        :func:`public_bits` gives them, of which there are as many as in this one's."""
+        size = serial.bit_length() // 8 + 1
+        number = head(INTEGER, size) + serial.to_bytes(size, "big")
+        tbs = b"".join(
+            (
+                head(SEQUENCE, self._length + len(number) + len(subject)),
+                self._version,
+                number,
+                self._middle,
+                subject,
+                self._public_head,
+                public,
+                self._before,
+                _sha1(public),
+                self._after,
+            )
         )
         if isinstance(issuer_key, rsa.RSAPrivateKey):
             signature = issuer_key.sign(tbs, padding.PKCS1v15(), self._hash)
         else:
             signature = issuer_key.sign(tbs, self._ecdsa)
-        der = _element(_SEQUENCE, tbs, self._algorithm, _element(_BIT_STRING, b"\x00", signature))
-        return x509.load_der_x509_certificate(der)
+        signed = head(BIT_STRING, len(signature) + 1)
+        length = len(tbs) + len(self._algorithm) + len(signed) + 1 + len(signature)
+        return b"".join((head(SEQUENCE, length), tbs, self._algorithm, signed, b"\0", signature))
 
 
-def _key_identifier(public: bytes) -> bytes:
-    """Of a SubjectPublicKeyInfo: the SHA-1 of its bit string without the count of unused bits."""
-    _algorithm, bits = _elements(_content(public))
-    return hashlib.sha1(_content(bits)[1:], usedforsecurity=False).digest()
+def public_bits(public: bytes) -> bytes:
+    """The key in a SubjectPublicKeyInfo: its bit string without the count of unused bits. A point, or an
+    RSAPublicKey."""
+    _algorithm, bits = elements(content(public))
+    return content(bits)[1:]
 
 
-def _element(tag: int, *content: bytes) -> bytes:
-    length = sum(map(len, content))
-    if length < 0x80:
-        head = bytes((tag, length))
-    else:
-        size = (length.bit_length() + 7) // 8
-        head = bytes((tag, 0x80 | size)) + length.to_bytes(size, "big")
-    return b"".join((head, *content))
-
-
-def _end(data: bytes, at: int) -> tuple[int, int]:
-    """Where the content of the element at ``at`` begins, and where it ends."""
-    length, start = data[at + 1], at + 2
-    if length & 0x80:
-        size = length & 0x7F
-        length, start = int.from_bytes(data[start : start + size], "big"), start + size
-    return start, start + length
-
-
-def _content(element: bytes) -> bytes:
-    return element[_end(element, 0)[0] :]
-
-
-def _elements(content: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(content):
-        end = _end(content, at)[1]
-        yield content[at:end]
-        at = end
+def _sha1(bits: bytes) -> bytes:
+    return hashlib.sha1(bits, usedforsecurity=False).digest()

@@ -5,7 +5,7 @@ ST and dnQualifier. Each is a text in which ``{index}``, ``{fleet}`` and ``{grou
 specifications: ``robot-{index:06d}``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
@@ -65,18 +65,23 @@ class Subject:
         Raises :class:`KeyMaterialError` with the attribute, when a template or what it yields is not allowed.
         """
         attributes = []
-        for attribute, oid in _OIDS.items():
-            template = getattr(self, attribute)
-            if template is None:
-                continue
+        for attribute, template in self.templates():
             text = render(template, index, names, attribute)
             try:
-                attributes.append(x509.NameAttribute(oid, text))
+                text.encode()  # {index:c} may be half a character
+                attributes.append(x509.NameAttribute(_OIDS[attribute], text))
             except ValueError as exc:
                 raise KeyMaterialError(f"{attribute} {text!r} cannot stand in a certificate: {exc}") from exc
         if not attributes:
             raise KeyMaterialError("the subject is empty; give it at least a common_name")
         return x509.Name(attributes)
+
+    def templates(self) -> Iterator[tuple[str, str]]:
+        """Each attribute that the certificate has, in its order there, with its template."""
+        for attribute in _OIDS:
+            template = getattr(self, attribute)
+            if template is not None:
+                yield attribute, template
 
 
 # In the order in which they stand in the certificate, the most general first, as openssl and AWS's examples have it.
@@ -111,7 +116,7 @@ def render(template: str, index: int, names: Mapping[str, str], where: str) -> s
     values: dict[str, object] = {"index": index, **names}
     parts = []
     try:
-        for literal, placeholder, specification, conversion in _parsed(template):
+        for literal, placeholder, specification, conversion in parsed(template):
             parts.append(literal)
             if placeholder is None:
                 continue
@@ -127,5 +132,9 @@ def render(template: str, index: int, names: Mapping[str, str], where: str) -> s
 
 
 @lru_cache(maxsize=256)
-def _parsed(template: str) -> tuple[tuple[str, str | None, str | None, str | None], ...]:
+def parsed(template: str) -> tuple[tuple[str, str | None, str | None, str | None], ...]:
+    """Literal text, then the placeholder after it with its format specification and conversion, if any.
+
+    Raises ``ValueError`` for what is no template.
+    """
     return tuple(Formatter().parse(template))

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from devicesim.fleet.meter import SAMPLE_SECONDS, WAKE_SECONDS, Machine, Meter, resident, this_machine
+from devicesim.fleet.meter import SAMPLE_SECONDS, WAKE_SECONDS, Machine, Meter, processors, resident, this_machine
 from devicesim.record.facts import GeneratorSample
 
 EPOCH = 1_760_000_000.0
@@ -161,3 +161,7 @@ def test_memory_where_the_kernel_does_not_tell_the_present_one_is_the_most_it_wa
     monkeypatch.setattr("builtins.open", no_proc)
 
     assert resident() >= present * 0.95
+
+
+def test_processors_are_those_that_this_process_may_run_on() -> None:
+    assert 1 <= processors() <= (os.cpu_count() or 1)

@@ -1,6 +1,7 @@
 """The devices that one process drives: when they are minted and started, and what is told of them."""
 
 import gc
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import crypto
@@ -502,6 +504,203 @@ async def test_client_id_that_mqtt_cannot_send_is_one_devices_matter(driven: Dri
 
     assert [why.endswith("has more than 65535 bytes") for why in told.failures.values()] == [True]
     assert len(driven.starts) == 1
+
+
+# --- minting in threads ---
+
+RSA = '[devices]\nkeys = "random"\nkey_type = "rsa-2048"'
+
+
+@dataclass
+class Threads:
+    """Takes the place of :func:`trio.to_thread.run_sync`: what is asked of it takes some seconds of trio's clock."""
+
+    seconds: float = 0.0
+    at_once: int = 0
+    most: int = 0
+
+    async def __call__(
+        self, work: Callable[[Any], None], ready: Any, *, abandon_on_cancel: bool, limiter: trio.CapacityLimiter
+    ) -> None:
+        assert abandon_on_cancel
+        async with limiter:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            await trio.sleep(self.seconds)
+            work(ready)
+            self.at_once -= 1
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
+    """Two at a time."""
+    made = Threads()
+    monkeypatch.setattr(module, "_in_thread", made)
+    monkeypatch.setattr(module, "processors", lambda: 3)
+    return made
+
+
+async def test_rsa_keys_are_made_ahead_in_threads_and_devices_start_in_their_order_when_due(
+    driven: Driven, minted: Minted, threads: Threads, autojump_clock: MockClock
+) -> None:
+    threads.seconds = 0.15
+    share = ShardRun(plan_of(many(100, '[arrival]\nrate = "10/s"', RSA)), told := Told(), clock_now(), machine())
+    await share.arm()
+    armed, first = len(minted.at), trio.current_time()
+    await share.run(first)
+
+    assert (armed, len(minted.at), threads.most) == (11, 100, 2)
+    assert told.of("started") == list(range(100))
+    assert list(driven.starts.values()) == near(*(first + n / 10 for n in range(100)))
+    ahead = [first + member / 10 - at for (_, member), at in minted.at.items()]
+    assert min(ahead) >= 0
+    assert max(ahead[11:]) <= 1.0
+
+
+async def test_devices_whose_keys_are_late_start_late_and_no_thread_is_idle(
+    driven: Driven, minted: Minted, threads: Threads, autojump_clock: MockClock
+) -> None:
+    """Two at a time, of 3 s each, where four a second are due."""
+    threads.seconds = 3.0
+    share = ShardRun(plan_of(many(20, '[arrival]\nrate = "4/s"', RSA)), told := Told(), clock_now(), machine())
+    await share.arm()
+    first = trio.current_time()
+    await share.run(first)
+
+    assert told.of("started") == list(range(20))
+    assert [driven.dues[n] - first for n in range(20)] == near(*(n / 4 for n in range(20)))
+    # those of the first second are there; one thread begins the next when the first has started, one after the second
+    assert [driven.starts[n] - first for n in range(5)] == near(0, 0.25, 0.5, 0.75, 1)
+    assert [driven.starts[5 + n] - first for n in range(15)] == near(*(3 * (1 + n // 2) + n % 2 / 4 for n in range(15)))
+
+
+async def test_device_whose_rsa_key_cannot_be_had_is_told_and_the_others_go_on(
+    driven: Driven, minted: Minted, threads: Threads, autojump_clock: MockClock
+) -> None:
+    minted.wrong = frozenset({("g", 0), ("g", 3)})
+    told = await run(plan_of(many(5, '[arrival]\nrate = "1/s"', RSA)))
+
+    assert told.failures == {0: "no identity 0 of g", 3: "no identity 3 of g"}
+    assert driven.starts == {1: near_one(1), 2: near_one(2), 4: near_one(4)}
+
+
+async def test_no_more_rsa_keys_wait_than_may(
+    driven: Driven, minted: Minted, threads: Threads, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MINT_AHEAD_MOST", 5)
+    threads.seconds = 0.1
+    most, told = 0, Told()
+    share = ShardRun(plan_of(many(40, "[arrival]\nburst = {}", RSA)), told, clock_now(), machine())
+    start = told.started
+
+    def counting(device: Any) -> None:
+        nonlocal most
+        most = max(most, len(minted.at) - len(told.devices))
+        start(device)
+
+    told.started = counting  # type: ignore[method-assign]  # to look at each start
+    await share.arm()
+    armed = len(minted.at)
+    await share.run(trio.current_time())
+
+    assert (armed, len(driven.starts)) == (5, 40)
+    assert most == 5
+
+
+async def test_closed_model_makes_no_more_rsa_keys_than_can_start_at_once(
+    driven: Driven, minted: Minted, threads: Threads, autojump_clock: MockClock
+) -> None:
+    driven.seconds = lambda _: 10.0
+    plan = plan_of(many(50, '[arrival]\nmodel = "closed"\nconcurrency = 4', RSA))
+    await run(plan, cancel_at=5.0)
+
+    assert (len(driven.starts), driven.most) == (4, 4)
+    assert len(minted.at) == 4 + 4, "those that have a place, and as many again"
+
+
+@pytest.mark.parametrize(
+    ("key_type", "processors", "parts", "count"),
+    [
+        ("ec-p256", 8, 1, 0),
+        ("ec-p384", 8, 1, 0),
+        ("rsa-2048", 8, 1, 7),
+        ("rsa-4096", 8, 2, 3),
+        ("rsa-2048", 8, 8, 1),
+        ("rsa-2048", 1, 4, 1),
+    ],
+)
+def test_threads_are_for_rsa_keys_and_leave_each_loop_its_core(
+    key_type: str, processors: int, parts: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "processors", lambda: processors)
+    fleet = many(100, f'[devices]\nkeys = "random"\nkey_type = "{key_type}"')
+
+    assert [module.key_threads(plan_of(fleet, shard=shard)) for shard in split(100, parts)] == [count] * parts
+    assert module.key_threads(plan_of(many(100))) == 0, "derived"
+
+
+async def test_loop_goes_on_while_an_rsa_key_is_made(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In real threads, each of which waits for a turn of the loop: were they the loop, it would never come."""
+    turn = threading.Event()
+
+    def mint(group: str, member: int) -> Identity:
+        turn.clear()
+        assert turn.wait(10), "the loop stands"
+        return identity_of()
+
+    async def turning() -> None:
+        while True:
+            turn.set()
+            await trio.sleep(0.001)
+
+    monkeypatch.setattr(module, "minter", lambda fleet, material: mint)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turning)
+            # the third is not due at the beginning
+            told = await run(plan_of(many(3, '[arrival]\nrate = "1/s"', RSA)), first=trio.current_time() - 1.9)
+            nursery.cancel_scope.cancel()
+
+    assert told.of("started") == [0, 1, 2]
+
+
+async def test_cancelled_run_does_not_wait_for_an_rsa_key(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, let_go, ended, loop = trio.Event(), threading.Event(), threading.Event(), trio.lowlevel.current_trio_token()
+
+    def mint(group: str, member: int) -> Identity:
+        loop.run_sync_soon(begun.set)
+        let_go.wait(20)
+        ended.set()
+        return identity_of()
+
+    monkeypatch.setattr(module, "minter", lambda fleet, material: mint)
+    share = ShardRun(plan_of(many(1, RSA)), Told(), clock_now(), machine())
+    try:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(share.arm)
+                await begun.wait()
+                nursery.cancel_scope.cancel()
+
+        assert not ended.is_set()
+    finally:
+        let_go.set()
+    assert ended.wait(10)
+
+
+async def test_rsa_identity_made_in_a_thread_is_ready_for_its_connection(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minter, key and OpenSSL's objects as they are."""
+    with trio.fail_after(30):
+        told = await run(plan_of(many(2, "[arrival]\nburst = {}", RSA)), first=trio.current_time())
+
+    assert told.failures == {}
+    for device in driven.devices.values():
+        assert device.identity is not None
+        assert device.identity._pair is not None
+        assert isinstance(device.identity.key, RSAPrivateKey)
+        device.identity.certificate.verify_directly_issued_by(material().authority.certificate)
 
 
 # --- what a device is given ---

@@ -1,16 +1,18 @@
 """PEM in and out, and the certificate id."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from time import thread_time
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from devicesim.errors import KeyMaterialError
 from devicesim.pki.authority import new_shared_authority, self_signed
 from devicesim.pki.identity import Identity, certificate_pem, load_certificates, load_identity, private_key_pem
-from devicesim.pki.profile import KeyType, Profile, generate_key
+from devicesim.pki.profile import KeyType, Profile, Subject, generate_key
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -95,3 +97,51 @@ def test_what_openssl_needs_is_made_once_and_let_go_when_asked(identity: Identit
 
     assert identity.prepare() is not pair
     assert Identity(key=identity.key, certificate=identity.certificate, chain=identity.chain) == identity
+
+
+def test_a_certificate_in_der_is_read_when_it_is_asked_for(identity: Identity) -> None:
+    lazy = Identity(key=identity.key, certificate=identity.der, chain=identity.chain)
+    nonsense = Identity(key=identity.key, certificate=b"nonsense")
+
+    assert lazy == identity
+    assert lazy.certificate_id == identity.certificate_id
+    assert lazy._certificate is None
+    assert lazy.certificate == identity.certificate
+    assert lazy.certificate is lazy.certificate
+    with pytest.raises(ValueError, match="parsing"):
+        _ = nonsense.certificate
+
+
+def rsa_bundle(wrong: Mapping[str, int]) -> bytes:
+    """A device with an RSA key, some of whose numbers are others."""
+    key = generate_key(KeyType.RSA_2048)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    ca = new_shared_authority("CA", KeyType.EC_P256, now=NOW, validity=timedelta(days=30))
+    until = NOW + timedelta(days=1)
+    leaf = ca._build_device(Subject(common_name="x").name(0, {}), key, 1, NOW, until)
+    right = key.private_numbers()
+    values = {name: getattr(right, name) for name in ("p", "q", "d", "dmp1", "dmq1", "iqmp")} | dict(wrong)
+    numbers = rsa.RSAPrivateNumbers(**values, public_numbers=right.public_numbers)
+    broken = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    return (certificate_pem(leaf) + private_key_pem(broken)).encode()
+
+
+def test_an_rsa_key_that_is_not_proved_is_tried() -> None:
+    good, bad = rsa_bundle({}), rsa_bundle({"d": 3, "dmp1": 5, "dmq1": 7})
+
+    assert load_identity(good, "bundle", prove=False).der == load_identity(good, "bundle").der
+    with pytest.raises(KeyMaterialError, match="bundle holds no readable private key"):
+        load_identity(bad, "bundle")
+    with pytest.raises(KeyMaterialError, match="bundle holds an RSA private key that cannot sign"):
+        load_identity(bad, "bundle", prove=False)
+
+
+def test_to_try_an_rsa_key_takes_a_fraction_of_proving_it() -> None:
+    bundle = rsa_bundle({})
+
+    def cpu(prove: bool) -> float:
+        began = thread_time()
+        load_identity(bundle, "bundle", prove=prove)
+        return thread_time() - began
+
+    assert min(cpu(False) for _ in range(3)) < min(cpu(True) for _ in range(3)) / 5

@@ -43,3 +43,8 @@ def test_anything_else_in_braces_is_refused(template: str) -> None:
 def test_a_name_that_x509_does_not_allow_is_refused_by_its_attribute(subject: Subject, message: str) -> None:
     with pytest.raises(KeyMaterialError, match=message):
         subject.name(0, NAMES)
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(KeyMaterialError, match=r"common_name .* cannot stand in a certificate"):
+        Subject(common_name="{index:c}").name(0xD800, {})
