@@ -36,7 +36,6 @@ from devicesim.record.store import RunReader, RunWriter
 from devicesim.record.thresholds import Threshold
 from devicesim.report.document import Summary
 from devicesim.report.ratesearch import RateSearch
-from devicesim.report.summary import summarise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +176,8 @@ class _One:
                 for error in leaves(group):
                     note(str(error))
                 raise
+        from devicesim.report.summary import summarise  # needed only now, and 1 MiB that the devices can use
+
         with RunReader(record) as reader:
             return summarise(reader)
 

@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from devicesim.cli.child import Child, emulator
-from devicesim.cli.emulated import emulator_faults, emulator_settings
 from devicesim.cli.options import host_and_port
 from devicesim.fleet.spec import Fleet
 from devicesim.fleet.target import Kind, Target, accesses, amazon_roots, device_roots
@@ -68,6 +67,9 @@ class TargetOptions:
                 "--endpoint-url of an emulator needs --connect-to and --cacert too: mqtt and ca_file of its ready line"
             )
         if self.starts_emulator:
+            # the emulator's modules are 1 MiB for which a run against another target has no use
+            from devicesim.cli.emulated import emulator_faults, emulator_settings
+
             section, accounts = fleet.file.emulator, fleet.file.accounts
             emulator_settings(section, fleet.path)
             emulator_faults(section, {name: each.id for name, each in accounts.items()}, fleet.path)

@@ -22,14 +22,14 @@ CONNACK_CPU = 0.0011
 CONNECTION_CPU = 0.0033
 """Seconds of CPU of a connection with all that goes with it: minting, the record, asking the accounts, judging.
 Growth of a run from 100 to 10,000 devices, JITP and JITR (scripts/bench_run.py)."""
-MESSAGE_CPU = 0.00036
-"""Seconds of CPU of a message published with QoS 1, with its PUBACK: 200 devices with 5 a second each. Taken for a
-keep-alive ping too, which costs less."""
+MESSAGE_CPU = 0.00034
+"""Seconds of CPU of a message published with QoS 1, with its PUBACK: 10,000 devices with one in ten seconds each (400
+with two a second: 0.00023). Taken for a keep-alive ping too, which costs less."""
 BUSY = 0.7
 """Share of a core that a process may use before its starts come late."""
-DEVICE_BYTES = 43 * 1024
-"""Memory of a device under way: TLS, MQTT, its task, its telemetry. Growth of a run to 10,000 devices held: 42.6 KiB
-(scripts/bench_soak.py)."""
+DEVICE_BYTES = 40 * 1024
+"""Memory of a device under way: TLS, MQTT, its task, its telemetry. Growth of a run to 10,000 devices held: 39.3 KiB
+(scripts/bench_soak.py). Not in it: some 4 KB for each further certificate that a server sends, by what one costs."""
 PROCESS_BYTES = 100 * MIB
 """Memory of a process before its first device; a worker of Dask's has as much."""
 ASKED_BYTES = 1024

@@ -224,9 +224,13 @@ class _Stay:
                 if now >= self._until or telemetry is None:
                     return
                 this.published = number = (this.published or 0) + 1
-                payload = telemetry.payload(number, self._clock.wall(now))
                 try:
-                    await client.publish(telemetry.topic, payload, qos=1 if telemetry.qos else 0)
+                    # the payload has no name, under which it would be kept until the next
+                    await client.publish(
+                        telemetry.topic,
+                        telemetry.payload(number, self._clock.wall(now)),
+                        qos=1 if telemetry.qos else 0,
+                    )
                 except ConnectionFailed:
                     if client.failure is not None:
                         raise

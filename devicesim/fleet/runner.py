@@ -278,10 +278,17 @@ class Run:
         async with self._activators(world, wire(plan), stack), trio.open_nursery() as helpers:
             helpers.start_soon(self._tick)
             helpers.start_soon(self._watch, thresholds, self._recording)
+            self._rest_clients()
             self._say("running")
             with self._devices_scope:
                 await self._driver.drive(plan, self._recording, self._clock)
             helpers.cancel_scope.cancel()
+
+    def _rest_clients(self) -> None:
+        """Nothing is asked while devices run, but by activators: what boto3 needs makes room for devices."""
+        for name, client in self._clients.items():
+            if not self._prepare or not activates(self._fleet.file.accounts[name]):
+                client.rest()
 
     def _plan(self, world: World) -> ShardPlan:
         """The whole run as one share."""

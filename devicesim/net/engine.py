@@ -7,20 +7,21 @@ of TLS do not pass through paho, which would flatten them to "connection lost".
 Bytes received are cut into whole packets (:class:`PacketSplitter`) and handed to paho one at a time. That is also where
 the rules stand that paho does not keep: CONNACK comes first and once, and a packet has a limit.
 
-**paho is made when a session has something to say.** Half of a fleet's connections end with a refusal, and most of the
-others keep quiet: a client of paho's each would be 0.2 ms and 10 KB for nothing. So CONNECT is what paho wrote once for
-these settings, with this client id in it; a CONNACK is what paho made of the same bytes before; and PINGREQ, PINGRESP
-and DISCONNECT are two bytes. The first packet of another kind, in either direction, makes the client, which goes
-through the same CONNECT and CONNACK and is as if it had been there all along.
+**paho is made when a session needs it.** Half of a fleet's connections end with a refusal, and the others publish: a
+client of paho's each would be 10 KB and, a message, 0.1 ms for nothing. So CONNECT is what paho wrote once for these
+settings, with this client id in it; a CONNACK is what paho made of the same bytes before; PUBLISH and PUBACK are
+:mod:`devicesim.net.publishing`'s; and PINGREQ, PINGRESP and DISCONNECT are two bytes. The first packet of another kind,
+in either direction (SUBSCRIBE, a message from the server), makes the client, which goes through the same CONNECT and
+CONNACK and is as if it had been there all along.
 
 It will not: read a clock (keep-alive is the driver's: paho's stands on ``time.monotonic`` in ``loop_misc``, which does
 nothing else and is never called), connect again, retry, or speak QoS 2, wills, topic aliases and enhanced
 authentication.
 """
 
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, ConnackCode, MQTTErrorCode, MQTTProtocolVersion
@@ -28,12 +29,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from devicesim.net.failures import PacketError, PahoError, one_line
-from devicesim.net.splitter import PacketSplitter, preview
+from devicesim.net.failures import PacketError, PahoError
+from devicesim.net.publishing import MAX_TEXT, publish_packet, read_puback, reason_words
+from devicesim.net.publishing import QoS as QoS
+from devicesim.net.publishing import Version as Version
+from devicesim.net.splitter import PacketSplitter, body_start, preview, remaining_length
 from devicesim.net.wire import Wire
-
-Version = Literal["3.1.1", "5"]
-QoS = Literal[0, 1]
 
 VERSIONS = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
 
@@ -47,8 +48,7 @@ _CONNECT_BYTE = bytes((PacketTypes.CONNECT << 4,))
 _PINGREQ_BYTES = bytes((PacketTypes.PINGREQ << 4, 0))
 _PINGRESP_BYTES = bytes((PacketTypes.PINGRESP << 4, 0))
 _DISCONNECT_BYTES = bytes((PacketTypes.DISCONNECT << 4, 0))
-_MAX_CLIENT_ID = 0xFFFF
-"""Bytes of a UTF-8 string (MQTT 5, 1.5.4)."""
+_MAX_PACKET_ID = 0xFFFF
 _MAX_CONNACK_REMEMBERED = 256
 """Bytes. A fleet meets a few kinds of CONNACK; one that is longer than this is no reason to keep it."""
 _HOST = "devicesim"
@@ -149,11 +149,6 @@ class _Paho(paho.Client):
         """The packet id that was given out last."""
         return self._last_mid
 
-    @property
-    def is_blank(self) -> bool:
-        """Whether it holds no message, of either direction, that is still under way (QoS 1, and a server's QoS 2)."""
-        return not self._out_messages and not self._in_messages
-
     def give(self, packet: bytes) -> MQTTErrorCode:
         """One packet from the server; what is to be answered is written."""
         self._devicesim_wire.put(packet)
@@ -161,16 +156,6 @@ class _Paho(paho.Client):
         if self.want_write():
             self.loop_write()
         return rc
-
-
-_Pool = dict[tuple[object, ...], list[_Paho]]
-_POOL: _Pool = {}
-"""Clients of paho's that rest, by what they were connected with and answered: of one kind any serves any connection.
-One is 8 KB, and a device needs it from its message to the acknowledgement, not for the hours between."""
-_IN_SESSION = (PacketTypes.PUBLISH, PacketTypes.PUBACK, PacketTypes.SUBACK, PacketTypes.PINGRESP)
-"""Packets of a server after which paho's client is as before; a DISCONNECT is not one."""
-_MOST_KINDS = 16
-_MOST_RESTING = 64
 
 
 # --- the packets at a connection's beginning, without a client of paho's own
@@ -182,13 +167,8 @@ def connect_packet(
     """CONNECT as paho writes it, to the byte."""
     head = _connect_head(version, clean_start, keep_alive, session_expiry)
     name = client_id.encode()
-    length = len(head) + 2 + len(name)
-    lengths = bytearray()
-    while True:
-        length, low = length >> 7, length & 0x7F
-        lengths.append(low | 0x80 if length else low)
-        if not length:
-            return b"".join((_CONNECT_BYTE, lengths, head, len(name).to_bytes(2, "big"), name))
+    lengths = remaining_length(len(head) + 2 + len(name))
+    return b"".join((_CONNECT_BYTE, lengths, head, len(name).to_bytes(2, "big"), name))
 
 
 @lru_cache(maxsize=64)
@@ -212,7 +192,7 @@ def connack_event(packet: bytes, version: Version) -> Connack:
 
 def _read_connack(packet: bytes, version: Version) -> Connack:
     """The code is read off the packet: paho hides some behind "protocol error", those that it does not know too."""
-    start = next(at for at in range(1, len(packet)) if packet[at] < 0x80) + 1
+    start = body_start(packet)
     if len(packet) < start + 2 or (version == "3.1.1" and len(packet) != start + 2):
         raise PacketError(f"malformed {preview(packet)}")
     flags, code = packet[start], packet[start + 1]
@@ -252,8 +232,8 @@ class Engine:
         "_events",
         "_last_id",
         "_paho",
+        "_queued",
         "_splitter",
-        "_subscribing",
         "_unacknowledged",
         "_version",
         "outbound",
@@ -274,15 +254,16 @@ class Engine:
         self._accepted = False
         self._disconnected = False
         self._unacknowledged: set[int] | None = None
-        """Messages that wait for their PUBACK."""
-        self._subscribing: set[int] | None = None
-        """Subscriptions that wait for their SUBACK."""
+        """Messages that wait for their PUBACK; none, no set: 0.2 KB."""
+        self._queued: deque[tuple[int, bytes]] | None = None
+        """Messages that wait until fewer than :data:`IN_FLIGHT` do."""
         self._last_id = 0
+        """The packet id that was given out last."""
         self._paho: _Paho | None = None
         if not client_id and not clean_start and version == "3.1.1":
             raise ValueError("a client id '' needs a clean session (MQTT 3.1.1, 3.1.3.1)")
-        if len(client_id.encode()) > _MAX_CLIENT_ID:
-            raise ValueError(f"client id {client_id[:40]!r}... has more than {_MAX_CLIENT_ID} bytes")
+        if len(client_id.encode()) > MAX_TEXT:
+            raise ValueError(f"client id {client_id[:40]!r}... has more than {MAX_TEXT} bytes")
 
     def connect(self, *, keep_alive: int = 60, session_expiry: int = 0) -> None:
         """Seconds both; the session's expiry is of MQTT 5."""
@@ -299,32 +280,40 @@ class Engine:
         """The packet id, by which a QoS 1 message is answered. ``ValueError`` for a topic with wildcards."""
         if qos not in (0, 1):
             raise ValueError(f"QoS {qos!r} is not 0 or 1")
-        if not topic:  # paho lets it pass in MQTT 5, where it means an alias
-            raise ValueError("topic '' is empty")
-        if qos == 1 and self._unacknowledged is None:
-            self._unacknowledged = set()
-            # set this late, for where it is set paho makes a Properties object a QoS 0 message
-            self._session().on_publish = _on_publish
-        info = self._session().publish(topic, payload, qos, retain)
-        _require_taken(info.rc)
+        packet_id = self._last_id % _MAX_PACKET_ID + 1
+        version = self._version
+        packet = publish_packet(topic, payload, qos=qos, retain=retain, packet_id=packet_id, version=version)
+        if self._disconnected:
+            raise PahoError(MQTTErrorCode.MQTT_ERR_NO_CONN)
+        self._last_id = packet_id
         if qos == 1:
-            assert self._unacknowledged is not None
-            self._unacknowledged.add(info.mid)
+            self._send_or_queue(packet_id, packet)
         else:
-            self._rest()
-        return info.mid
+            self.outbound += packet
+        return packet_id
+
+    def _send_or_queue(self, packet_id: int, packet: bytes) -> None:
+        if self._unacknowledged is None:
+            self._unacknowledged = set()
+        if len(self._unacknowledged) < IN_FLIGHT:
+            self._unacknowledged.add(packet_id)
+            self.outbound += packet
+        else:
+            if self._queued is None:
+                self._queued = deque()
+            self._queued.append((packet_id, packet))
 
     def subscribe(self, topic_filter: str, qos: QoS) -> int:
         """The packet id, by which it is answered. ``ValueError`` for a filter that is none."""
         if qos not in (0, 1):
             raise ValueError(f"QoS {qos!r} is not 0 or 1")
         session = self._session()
+        session.use(self.outbound, self._last_id)
         rc, packet_id = session.subscribe(topic_filter, qos)
-        _require_taken(rc)
+        self._last_id = session.last_id
+        if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise PahoError(rc)
         assert packet_id is not None
-        if self._subscribing is None:
-            self._subscribing = set()
-        self._subscribing.add(packet_id)
         return packet_id
 
     def ping(self) -> None:
@@ -364,10 +353,16 @@ class Engine:
             if packet == _PINGRESP_BYTES and self._paho is None and not self._disconnected:
                 return Pong()
             self._handle(packet)
-        return self._events.pop(0)
+        event = self._events.pop(0)
+        if not self._events:
+            self._events = None  # thousands of connections have none for most of the time
+        return event
 
     def _handle(self, packet: bytes) -> None:
         kind = packet[0] >> 4
+        if kind == PacketTypes.PUBACK:
+            self._acknowledged(packet)
+            return
         if kind == PacketTypes.CONNACK:
             raise PacketError(f"{preview(packet)} is a second one")
         rc = self._session().give(packet)
@@ -375,8 +370,18 @@ class Engine:
             self._told(Pong())
         if rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):  # NO_CONN after DISCONNECT
             raise PacketError(f"{preview(packet)}: {paho.error_string(rc)}")
-        if rc == MQTTErrorCode.MQTT_ERR_SUCCESS and kind in _IN_SESSION:
-            self._rest()
+
+    def _acknowledged(self, packet: bytes) -> None:
+        packet_id, reason, words = read_puback(packet, self._version)
+        waiting = self._unacknowledged
+        if waiting is None or packet_id not in waiting or self._disconnected:
+            return  # a server may answer what was not asked, or answer twice
+        waiting.remove(packet_id)
+        self._told(Answer(packet_id=packet_id, reason=reason, words=words))
+        if self._queued:
+            self._send_or_queue(*self._queued.popleft())
+        elif not waiting:
+            self._unacknowledged = None
 
     def _told(self, event: Event) -> None:
         if self._events is None:
@@ -387,7 +392,7 @@ class Engine:
         """paho's client, brought to where this connection is if it was not needed until now."""
         if self._paho is not None:
             return self._paho
-        session = self._rested() or self._brought_up()
+        session = self._brought_up()
         session.use(self.outbound, self._last_id)
         # functions and user data rather than bound methods: nothing more is kept a connection
         session.user_data_set(self)
@@ -409,40 +414,6 @@ class Engine:
             session.disconnect()
         return session
 
-    def _kind(self) -> tuple[object, ...]:
-        return (self._version, self._clean_start, self._connect, self._connack)
-
-    def _rested(self) -> _Paho | None:
-        resting = None if self._disconnected else _POOL.get(self._kind())
-        return resting.pop() if resting else None
-
-    def _rest(self) -> None:
-        """Let go of paho's client where nothing is under way that it would have to remember.
-
-        That is for it to say: a server may answer what was not asked, and send a QoS 2 message.
-        """
-        if self._paho is None or self._unacknowledged or self._subscribing or self._disconnected or not self._accepted:
-            return
-        if not self._paho.is_blank:
-            return
-        session, self._paho, self._unacknowledged, self._subscribing = self._paho, None, None, None
-        session.user_data_set(None)
-        session.on_publish = None
-        self._last_id = session.last_id
-        session.use(bytearray(), 0)
-        resting = _POOL.get(self._kind())
-        if resting is None:
-            if len(_POOL) >= _MOST_KINDS:  # a server may make each CONNACK another
-                del _POOL[next(iter(_POOL))]
-            resting = _POOL[self._kind()] = []
-        if len(resting) < _MOST_RESTING:
-            resting.append(session)
-
-
-def _require_taken(rc: MQTTErrorCode) -> None:
-    if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-        raise PahoError(rc)
-
 
 # --- what paho calls, with the engine (or, at first, where to put what it saw) as its user data
 
@@ -457,7 +428,7 @@ def _on_connect(
     seen.append(
         Connack(
             code=reason.value,
-            words=_reason_words(reason, properties),
+            words=reason_words(reason, properties),
             session_present=flags.session_present,
             keep_alive=getattr(properties, "ServerKeepAlive", None),
             receive_maximum=getattr(properties, "ReceiveMaximum", None),
@@ -476,7 +447,7 @@ def _on_disconnect(
     _client: paho.Client, engine: Engine, flags: paho.DisconnectFlags, reason: ReasonCode, properties: Properties | None
 ) -> None:
     if flags.is_disconnect_packet_from_server:
-        engine._told(Disconnect(words=_reason_words(reason, properties)))
+        engine._told(Disconnect(words=reason_words(reason, properties)))
 
 
 def _on_message(_client: paho.Client, engine: Engine, message: paho.MQTTMessage) -> None:
@@ -490,29 +461,12 @@ def _on_message(_client: paho.Client, engine: Engine, message: paho.MQTTMessage)
     )
 
 
-def _on_publish(
-    _client: paho.Client, engine: Engine, packet_id: int, reason: ReasonCode, properties: Properties | None
-) -> None:
-    # paho calls this for a QoS 0 message too, when it is written
-    if engine._unacknowledged and packet_id in engine._unacknowledged:
-        engine._unacknowledged.remove(packet_id)
-        engine._told(Answer(packet_id=packet_id, reason=reason.value, words=_reason_words(reason, properties)))
-
-
 def _on_subscribe(
     _client: paho.Client, engine: Engine, packet_id: int, reasons: list[ReasonCode], properties: Properties | None
 ) -> None:
     if not reasons:
         raise PacketError(f"SUBACK for packet {packet_id} without a reason code")
-    if engine._subscribing:
-        engine._subscribing.discard(packet_id)
-    engine._told(Answer(packet_id=packet_id, reason=reasons[0].value, words=_reason_words(reasons[0], properties)))
-
-
-def _reason_words(reason: ReasonCode, properties: Properties | None) -> str:
-    words = f"0x{reason.value:02x} {reason.getName()}"
-    said = getattr(properties, "ReasonString", None)
-    return one_line(f"{words}: {said}" if said else words)
+    engine._told(Answer(packet_id=packet_id, reason=reasons[0].value, words=reason_words(reasons[0], properties)))
 
 
 @lru_cache(maxsize=16)

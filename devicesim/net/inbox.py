@@ -14,7 +14,7 @@ class Inbox:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._arrived: list[Message] = []
+        self._arrived: list[Message] | None = None
         """Taken from the connection, not yet in the channel: what one bout of reading brought, at most."""
         self._channel: _Channel | None = None
         self._changed: trio.Event | None = None
@@ -22,6 +22,8 @@ class Inbox:
 
     def put(self, message: Message) -> None:
         """Take a message; :meth:`deliver` is to follow before more is read."""
+        if self._arrived is None:
+            self._arrived = []
         self._arrived.append(message)
 
     def deliver_nowait(self) -> bool:

@@ -5,54 +5,53 @@ import trio
 from devicesim.net.engine import Answer
 
 
-class _Request:
-    __slots__ = ("answer", "done")
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.answer: Answer | None = None
-
-
 class Requests:
     """All of one connection."""
 
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: dict[int, _Request] | None = None
+        self._waiting: dict[int, Answer | trio.Event | None] | None = None
+        """The answer once it is there; until then what wakes who waits for it, if somebody sleeps."""
 
     def __len__(self) -> int:
         return len(self._waiting) if self._waiting else 0
 
     def add(self, packet_id: int) -> None:
-        """It was sent; :meth:`answer` is to follow."""
+        """It was sent; :meth:`forget` is to follow."""
         if self._waiting is None:
             self._waiting = {}
-        self._waiting[packet_id] = _Request()
+        self._waiting[packet_id] = None
 
-    async def answer(self, packet_id: int) -> Answer | None:
-        """Wait for the answer; ``None`` when the connection ended first."""
+    def answer(self, packet_id: int) -> Answer | None:
+        """The answer, if it is there."""
         assert self._waiting is not None
-        request = self._waiting[packet_id]
-        await request.done.wait()
-        return request.answer
+        found = self._waiting[packet_id]
+        return found if isinstance(found, Answer) else None
 
-    def is_done(self, packet_id: int) -> bool:
+    async def wait(self, packet_id: int) -> None:
+        """Wait for the answer, or for the connection's end."""
         assert self._waiting is not None
-        return self._waiting[packet_id].done.is_set()
+        if self._waiting[packet_id] is None:
+            event = self._waiting[packet_id] = trio.Event()
+            await event.wait()
 
     def forget(self, packet_id: int) -> None:
         """Nobody waits for it any more."""
         assert self._waiting is not None
         del self._waiting[packet_id]
+        if not self._waiting:
+            self._waiting = None
 
     def answered(self, answer: Answer) -> None:
-        request = self._waiting.get(answer.packet_id) if self._waiting else None
-        if request is not None:
-            request.answer = answer
-            request.done.set()
+        if self._waiting and answer.packet_id in self._waiting:
+            before = self._waiting[answer.packet_id]
+            self._waiting[answer.packet_id] = answer
+            if isinstance(before, trio.Event):
+                before.set()
 
     def end(self) -> None:
         """No more answers come."""
-        for request in self._waiting.values() if self._waiting else ():
-            request.done.set()
+        for each in self._waiting.values() if self._waiting else ():
+            if isinstance(each, trio.Event):
+                each.set()

@@ -61,12 +61,30 @@ class PacketSplitter:
             raise PacketError(f"{self.preview()} is of {end - start} bytes; at most {self._limit} are taken")
         if end > len(buffer):
             return None
+        packet = bytes(buffer[start:end])
         self._start = end
-        return bytes(buffer[start:end])
+        if end == len(buffer):
+            self._buffer, self._start = b"", 0
+        return packet
 
     def preview(self) -> str:
         """The first bytes that are not yet cut off, for a message."""
         return preview(self._buffer[self._start : self._start + _PREVIEW_BYTES])
+
+
+def remaining_length(length: int) -> bytes:
+    """A length as a packet's fixed header says it (MQTT 5, 1.5.5)."""
+    lengths = bytearray()
+    while True:
+        length, low = length >> 7, length & 0x7F
+        lengths.append(low | 0x80 if length else low)
+        if not length:
+            return bytes(lengths)
+
+
+def body_start(packet: bytes) -> int:
+    """Where a whole packet's fixed header is over."""
+    return next(at for at in range(1, len(packet)) if packet[at] < 0x80) + 1
 
 
 def preview(packet: bytes | bytearray) -> str:

@@ -164,11 +164,17 @@ class under_way:  # noqa: N801 - used as a statement, like trio.fail_after
     ) -> None:
         self._scope.__exit__(kind, exc, traceback)
         if self._scope.cancelled_caught:
-            awaited = self._awaited or _AWAITED[self._stage]
-            late = trio.TooSlowError(f"no {awaited} within {self._seconds:g} s")
-            raise ConnectionFailed(failure_from(late, self._stage, alert=self._trace.alert)) from late
+            raise too_late(self._stage, self._seconds, self._trace, self._awaited)
         if exc is not None and isinstance(exc, FOREIGN):
             raise ConnectionFailed(failure_from(exc, self._stage, alert=self._trace.alert)) from exc
+
+
+def too_late(stage: Stage, seconds: float, trace: Trace, awaited: str = "") -> ConnectionFailed:
+    """What to raise where a stage's deadline has passed; ``awaited`` as in :class:`under_way`."""
+    late = trio.TooSlowError(f"no {awaited or _AWAITED[stage]} within {seconds:g} s")
+    failed = ConnectionFailed(failure_from(late, stage, alert=trace.alert))
+    failed.__cause__ = late
+    return failed
 
 
 class _Peer:

@@ -38,6 +38,8 @@ T = TypeVar("T")
 BATCH_ROWS = 200
 """Measured: a batch of 200 attempts takes 0.9 ms (1000: 4.4 ms), for which the event loop stands still, at 150 000 rows
 a second (1000: 180 000)."""
+CACHE_KIB = 512
+"""Of the file's pages in memory, in place of SQLite's 2000. With 10,000 devices that live a row costs 2 µs more."""
 BATCH_SECONDS = 1.0
 """What a reader lags behind, and what ``kill -9`` may lose."""
 
@@ -374,6 +376,7 @@ def _prepare(connection: sqlite3.Connection, run: RunFacts) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute("BEGIN")
     connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")

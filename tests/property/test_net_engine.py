@@ -3,18 +3,18 @@
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
-from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
-from devicesim.net import engine as engine_module
-from devicesim.net.engine import VERSIONS, Engine, Event, Version
+from devicesim.net.engine import VERSIONS, Answer, Engine, Event, QoS, Version
 from devicesim.net.failures import FOREIGN, PacketError
+from devicesim.net.publishing import publish_packet, reason_words
 from devicesim.net.splitter import PacketSplitter
 
 QUICK = settings(max_examples=200, deadline=None)
@@ -213,7 +213,15 @@ def server_packets(draw: st.DrawFn, version: Version) -> bytes:
         return b"\x90" + bytes((3 + len(empty),)) + number + empty + b"\x01"
     if kind == 4:
         return b"\xd0\x00"
-    return bytes((draw(st.sampled_from([0x40, 0x40, 0x50, 0x62, 0x70])), 2)) + number
+    if kind == 5 and version == "5":
+        body = number + draw(
+            st.sampled_from([b"\x00", b"\x10", b"\x87", b"\x87\x00", b"\x97\x05\x1f\x00\x02no", b"\x03", b"\x87\x09"])
+        )
+        return bytes((0x40, len(body))) + body
+    if kind == 6:
+        return b"\x40" + draw(st.sampled_from([b"\x01\x00", b"\x00", b"\x82\x00" + number, b"\x03" + number + b"\x00"]))
+    # PUBREC and PUBCOMP are none: they belong to QoS 2, and answer nothing that was sent
+    return bytes((draw(st.sampled_from([0x40, 0x40, 0x62])), 2)) + number
 
 
 @st.composite
@@ -227,9 +235,39 @@ def scripts(draw: st.DrawFn) -> tuple[Version, list[tuple[int, str, bytes]]]:
     return version, draw(st.lists(st.one_of(steps, told_), min_size=10, max_size=40))
 
 
-def played(version: Version, steps: list[tuple[int, str, bytes]]) -> list[object]:
+class PahoDoesAll(Engine):
+    """Its client writes PUBLISH and reads PUBACK too."""
+
+    def __init__(self, client_id: str, *, version: Version) -> None:
+        super().__init__(client_id, version=version)
+        self.waiting: set[int] = set()
+
+    def publish(self, topic: str, payload: bytes, qos: QoS, retain: bool) -> int:
+        session = self._session()
+        session.on_publish = _on_publish
+        session.use(self.outbound, self._last_id)
+        info = session.publish(topic, payload, qos, retain)
+        self._last_id = session.last_id
+        if qos:
+            self.waiting.add(info.mid)
+        return info.mid
+
+    def _acknowledged(self, packet: bytes) -> None:
+        if self._session().give(packet) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise PacketError
+
+
+def _on_publish(
+    _client: paho.Client, engine: PahoDoesAll, packet_id: int, reason: ReasonCode, properties: Properties | None
+) -> None:
+    if packet_id in engine.waiting:
+        engine.waiting.remove(packet_id)
+        engine._told(Answer(packet_id=packet_id, reason=reason.value, words=reason_words(reason, properties)))
+
+
+def played(kind: type[Engine], version: Version, steps: list[tuple[int, str, bytes]]) -> list[object]:
     """All that the two engines say and send, step by step."""
-    engines = [Engine(f"robot-{number}", version=version) for number in range(2)]
+    engines = [kind(f"robot-{number}", version=version) for number in range(2)]
     for engine in engines:
         engine.connect()
         told(engine, [ACCEPT[version]])
@@ -260,14 +298,32 @@ def played(version: Version, steps: list[tuple[int, str, bytes]]) -> list[object
 
 @QUICK
 @given(scripts())
-def test_that_pahos_clients_rest_and_are_shared_cannot_be_told(
+def test_that_paho_neither_writes_nor_reads_messages_cannot_be_told(
     script: tuple[Version, list[tuple[int, str, bytes]]],
 ) -> None:
-    """Whatever two connections do and are told: each as with a client of its own from beginning to end."""
+    """Whatever two connections do and are told: as with a client of paho's each that does all."""
     version, steps = script
-    with patch.object(engine_module, "_POOL", {}):
-        shared = played(version, steps)
-    with patch.object(Engine, "_rest", lambda _self: None):
-        alone = played(version, steps)
 
-    assert shared == alone
+    assert played(Engine, version, steps) == played(PahoDoesAll, version, steps)
+
+
+@QUICK
+@given(
+    st.text(max_size=300).filter(lambda topic: topic and not set(topic) & set("+#") and topic.isprintable()),
+    st.binary(max_size=20_000),
+    st.sampled_from([0, 1]),
+    st.booleans(),
+    versions,
+)
+def test_a_message_is_sent_to_the_byte_as_paho_writes_it(
+    topic: str, payload: bytes, qos: QoS, retain: bool, version: Version
+) -> None:
+    engine, paho_s = Engine("x", version=version), PahoDoesAll("x", version=version)
+    for each in (engine, paho_s):
+        each.connect()
+        told(each, [ACCEPT[version]])
+        each.outbound.clear()
+        each.publish(topic, payload, qos, retain)
+
+    assert engine.outbound == paho_s.outbound
+    assert publish_packet(topic, payload, qos=qos, retain=retain, packet_id=1, version=version) == engine.outbound

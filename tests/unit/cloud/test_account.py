@@ -1,6 +1,8 @@
 """A control plane that is none: told as the target's fault, never a traceback."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -147,3 +149,20 @@ async def test_every_page_is_asked_for_once(autojump_clock: trio.testing.MockClo
     client.close()
 
     assert (items, paged.asked, trio.current_time()) == ([1, 2, 3], 2, 1.0)
+
+
+async def test_a_client_that_rests_keeps_nothing_and_is_there_when_it_is_asked_again() -> None:
+    """boto3's models of the services are 13 MiB, which a fleet of thousands has better use for."""
+    client = AccountClient(access("http://127.0.0.1:1"))
+    models = weakref.ref(client._clients["iot"].meta.service_model)
+    client.rest()
+    gc.collect()
+
+    assert models() is None
+    with trio.fail_after(20), pytest.raises(TargetError, match="get_caller_identity failed: Could not connect"):
+        await client.check_identity()
+    client.rest()
+    with trio.fail_after(20), pytest.raises(TargetError, match="list_certificates failed: Could not connect"):
+        async for _ in client.pages("list_certificates", "certificates"):
+            pass
+    client.close()

@@ -49,6 +49,7 @@ class Accounts:
     asked: list[tuple[str, Collection[str] | None]] = field(default_factory=list)
     set_up: list[str] = field(default_factory=list)
     closed: int = 0
+    rested: list[str] = field(default_factory=list)
     broken: Phase | None = None
 
     def client(self, access: AccountAccess) -> Any:
@@ -60,6 +61,9 @@ class Accounts:
 
             async def check_identity(self) -> None:
                 await trio.lowlevel.checkpoint()
+
+            def rest(self) -> None:
+                accounts.rested.append(access.name)
 
             def close(self) -> None:
                 accounts.closed += 1
@@ -211,6 +215,7 @@ async def test_run_sets_up_drives_asks_and_judges(make: Make, autojump_clock: Mo
 
     assert await made.run.execute() is RunStatus.FINISHED
     assert (made.accounts.set_up, made.accounts.closed, made.run.progress.phase) == (["a", "b"], 2, "done")
+    assert made.accounts.rested == ["a", "b"]
     assert sorted(name for name, wanted in made.accounts.asked if wanted is None) == ["a", "b"]
     assert sorted(name for name, wanted in made.accounts.asked if wanted == set(ALL[:3])) == ["a", "b"]
     assert len(made.accounts.asked) == 4
@@ -226,6 +231,18 @@ async def test_run_sets_up_drives_asks_and_judges(make: Make, autojump_clock: Mo
             ("setup", "registered the CA", "a"),
             ("setup", "registered the CA", "b"),
         ]
+
+
+@pytest.mark.parametrize(("prepare", "rested"), [(True, ["b"]), (False, ["a", "b"])])
+async def test_account_whose_certificates_are_activated_meanwhile_does_not_rest(
+    make: Make, *, prepare: bool, rested: list[str]
+) -> None:
+    """Its activator asks it for them while devices run, which is no time to read boto3's models."""
+    made = make(all_well, text=FLEET.replace('"JITP"', '"JITR"', 1), prepare=prepare)
+
+    made.run._rest_clients()
+
+    assert made.accounts.rested == rested
 
 
 async def test_driver_is_given_the_whole_run_as_one_share(make: Make, autojump_clock: MockClock) -> None:

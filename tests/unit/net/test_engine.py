@@ -5,15 +5,13 @@ import inspect
 import struct
 import weakref
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from devicesim.net import engine as engine_module
 from devicesim.net.engine import Answer, Connack, Disconnect, Engine, Event, Message, Pong, QoS, Version
-from devicesim.net.failures import FOREIGN, PacketError, PahoError
+from devicesim.net.failures import PacketError, PahoError
 from devicesim.net.mqtt import MQTTSettings
 from devicesim.net.splitter import MAX_PACKET, PacketSplitter
 
@@ -304,18 +302,7 @@ def test_messages_beyond_the_window_go_out_as_answers_come_in() -> None:
     assert taken(engine) == b"".join(b"\x32\x05\x00\x01a" + struct.pack("!H", each) for each in ids[20:])
 
 
-# --- paho's clients rest, and serve whoever is next
-
-
-@pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[object, ...], list[paho.Client]]:
-    """Empty at first."""
-    monkeypatch.setattr(engine_module, "_POOL", {})
-    return engine_module._POOL  # type: ignore[return-value]  # a subclass of paho's
-
-
-def resting(pool: dict[tuple[object, ...], list[paho.Client]]) -> list[paho.Client]:
-    return [client for clients in pool.values() for client in clients]
+# --- messages and paho's client beside each other
 
 
 def puback(packet_id: int) -> bytes:
@@ -329,208 +316,87 @@ def message(version: Version, payload: bytes, *, qos: int = 0, packet_id: int = 
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_one_client_of_pahos_serves_two_connections_by_turns(
-    version: Version, pool: dict[tuple[object, ...], list[paho.Client]]
-) -> None:
-    """Each has its own packet ids, answers and messages, and what is to be sent goes out on its own connection."""
-    one, two = connected(version, "robot-1"), connected(version, "robot-2")
-    used = set()
-    for number in range(1, 5):
-        for engine in (one, two):
-            packet_id = engine.publish("a", b"x", 1, retain=False)
-            assert packet_id == number
-            assert taken(engine) == message(version, b"x", qos=1, packet_id=number)
-            used.add(id(engine._paho))
-            incoming = message(version, b"in", qos=1, packet_id=7)
-            assert events_of(engine, incoming) == [Message(topic="a", payload=b"in", qos=1, retain=False)]
-            assert taken(engine) == puback(7)
-            assert engine._paho is not None  # it still waits
-            assert events_of(engine, puback(number)) == [Answer(packet_id=number, reason=0, words="0x00 Success")]
-            assert engine._paho is None
-
-    assert taken(one) == taken(two) == b""
-    assert len(used) == len(resting(pool)) == 1
-
-
-@pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_two_connections_at_once_have_a_client_of_pahos_each(
-    version: Version, pool: dict[tuple[object, ...], list[paho.Client]]
-) -> None:
-    one, two = connected(version, "robot-1"), connected(version, "robot-2")
-    for _ in range(3):
-        first, second = one.publish("a", b"1", 1, retain=False), two.publish("a", b"2", 1, retain=False)
-        third = one.publish("a", b"3", 1, retain=False)
-        assert one._paho is not two._paho
-        assert taken(one) == message(version, b"1", qos=1, packet_id=first) + message(
-            version, b"3", qos=1, packet_id=third
-        )
-        assert taken(two) == message(version, b"2", qos=1, packet_id=second)
-        events_of(one, puback(first))
-        assert one._paho is not None
-        events_of(two, puback(second))
-        assert two._paho is None
-        events_of(one, message(version, b"in", qos=1, packet_id=first))
-        assert taken(one) == puback(first)
-        assert events_of(one, puback(third)) == [Answer(packet_id=third, reason=0, words="0x00 Success")]
-
-    assert len(resting(pool)) == 2
-    assert all(client.user_data_get() is None and client.on_publish is None for client in resting(pool))
-
-
-@pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_an_answer_to_nothing_does_not_put_a_message_under_way_to_rest(
-    version: Version, pool: dict[tuple[object, ...], list[paho.Client]]
-) -> None:
-    """Its PUBACK would find nobody who knows it, and another connection would get the client that does."""
+def test_who_only_publishes_needs_no_client_of_pahos(version: Version) -> None:
+    """It is 8 KB, and thousands of devices do nothing else."""
     engine = connected(version)
-    packet_id = engine.publish("a", b"", 1, retain=False)
-    unasked = b"\x90\x03\x7f\xff\x01" if version == "3.1.1" else b"\x90\x04\x7f\xff\x00\x01"
-    events_of(engine, unasked, puback(0x7FFE))
+    engine.publish("a", b"", 0, retain=False)
+    packet_id = engine.publish("a", b"x", 1, retain=False)
 
-    assert resting(pool) == []
     assert events_of(engine, puback(packet_id)) == [Answer(packet_id=packet_id, reason=0, words="0x00 Success")]
-    assert len(resting(pool)) == 1
+    assert engine._paho is None
 
 
-def test_a_suback_that_comes_twice_is_one(pool: dict[tuple[object, ...], list[paho.Client]]) -> None:
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_messages_and_subscriptions_share_one_row_of_packet_ids(version: Version) -> None:
+    engine = connected(version)
+    first = engine.publish("a", b"", 1, retain=False)
+    second = engine.subscribe("a", 1)
+    third = engine.publish("a", b"", 1, retain=False)
+    fourth = engine.subscribe("b", 1)
+
+    assert (first, second, third, fourth) == (1, 2, 3, 4)
+    suback = b"\x90\x04\x00\x02\x00\x01" if version == "5" else b"\x90\x03\x00\x02\x01"
+    answers = events_of(engine, puback(third), suback, puback(first))
+    assert [each.packet_id for each in answers if isinstance(each, Answer)] == [third, second, first]
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_a_message_received_and_one_under_way_may_have_the_same_packet_id(version: Version) -> None:
+    engine = connected(version)
+    packet_id = engine.publish("a", b"1", 1, retain=False)
+    taken(engine)
+    incoming = message(version, b"in", qos=1, packet_id=packet_id)
+
+    assert events_of(engine, incoming) == [Message(topic="a", payload=b"in", qos=1, retain=False)]
+    assert taken(engine) == puback(packet_id)
+    assert events_of(engine, puback(packet_id)) == [Answer(packet_id=packet_id, reason=0, words="0x00 Success")]
+
+
+def test_an_answer_to_nothing_is_none() -> None:
     engine = connected()
-    first = engine.subscribe("a", 0)
-    second = engine.subscribe("b", 0)
-    suback = b"\x90\x03" + struct.pack("!H", first) + b"\x00"
-    events_of(engine, suback, suback)
+    packet_id = engine.publish("a", b"", 1, retain=False)
 
-    assert resting(pool) == []
-    events_of(engine, b"\x90\x03" + struct.pack("!H", second) + b"\x00")
-    assert len(resting(pool)) == 1
+    assert events_of(engine, puback(0x7FFE), puback(0)) == []
+    assert events_of(engine, puback(packet_id)) == [Answer(packet_id=packet_id, reason=0, words="0x00 Success")]
+    assert events_of(engine, puback(packet_id)) == []
 
 
-@pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_a_qos_2_message_of_one_connection_is_never_told_to_another(
-    version: Version, pool: dict[tuple[object, ...], list[paho.Client]]
-) -> None:
-    """Nobody asks for QoS 2; a server may send it all the same, and paho keeps the message until PUBREL."""
-    one, two = connected(version, "robot-1"), connected(version, "robot-2")
-    pubrel = b"\x62\x02\x00\x09"
-    assert events_of(one, message(version, b"secret", qos=2, packet_id=9)) == []
-    one.publish("a", b"", 0, retain=False)
-
-    assert resting(pool) == []
-    assert events_of(two, pubrel) == []
-    assert events_of(one, pubrel) == [Message(topic="a", payload=b"secret", qos=2, retain=False)]
-
-
-def test_clients_of_other_settings_or_another_connack_are_not_shared(
-    pool: dict[tuple[object, ...], list[paho.Client]],
-) -> None:
-    def used(version: Version, connack: bytes, *, clean: bool = True, keep_alive: int = 60, expiry: int = 0) -> int:
-        engine = Engine("robot", version=version, clean_start=clean)
-        engine.connect(keep_alive=keep_alive, session_expiry=expiry)
-        events_of(engine, connack)
-        session = engine._session()
-        engine.publish("a", b"", 0, retain=False)
-        assert engine._paho is None
-        return id(session)
-
-    three, five = ACCEPT["3.1.1"], ACCEPT["5"]
-    clients = [
-        used("3.1.1", three),
-        used("3.1.1", three, clean=False),
-        used("3.1.1", three, keep_alive=61),
-        used("3.1.1", b"\x20\x02\x01\x00"),
-        used("5", five),
-        used("5", five, expiry=5),
-        used("5", b"\x20\x06\x00\x00\x03\x21\x00\x07"),
-    ]
-
-    assert len(set(clients)) == len(clients) == len(resting(pool))
-    assert used("3.1.1", three) == clients[0]
-    assert used("5", five) == clients[4]
-
-
-def test_the_pool_has_bounds_and_the_oldest_kind_goes(pool: dict[tuple[object, ...], list[paho.Client]]) -> None:
-    """A server that makes each CONNACK another does not keep the clients of others from resting."""
-    for keep_alive in range(1, 100):
-        engine = Engine("robot")
-        engine.connect(keep_alive=keep_alive)
-        events_of(engine, ACCEPT["3.1.1"])
-        engine.publish("a", b"", 0, retain=False)
-    newest = [kind[2] for kind in pool]
-    many = [connected() for _ in range(100)]
-    ids = [engine.publish("a", b"", 1, retain=False) for engine in many]
-    for engine, packet_id in zip(many, ids, strict=True):
-        events_of(engine, puback(packet_id))
-
-    assert newest == [(keep_alive, 0) for keep_alive in range(84, 100)]
-    assert max(map(len, pool.values())) == 64
-
-
-@pytest.mark.parametrize("wrong", ["a/#", "+", "\ud800"])
+@pytest.mark.parametrize("wrong", ["a/#", "+", "\ud800", "", "x" * 65_536])
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_message_that_cannot_be_leaves_nothing_behind(
-    wrong: str, qos: QoS, pool: dict[tuple[object, ...], list[paho.Client]]
-) -> None:
-    one = connected()
+def test_a_message_that_cannot_be_leaves_nothing_behind(wrong: str, qos: QoS) -> None:
+    engine = connected()
     with pytest.raises(ValueError):
-        one.publish(wrong, b"", qos, retain=False)
-    one.publish("a", b"", 0, retain=False)
-    taken(one)
-    two = connected(client_id="robot-2")
+        engine.publish(wrong, b"", qos, retain=False)
 
-    assert two.publish("b", b"", 1, retain=False) == 1
-    assert taken(two) == b"\x32\x05\x00\x01b\x00\x01"
-    assert taken(one) == b""
-    assert events_of(two, puback(1)) == [Answer(packet_id=1, reason=0, words="0x00 Success")]
+    assert taken(engine) == b""
+    assert engine.publish("b", b"", 1, retain=False) == 1
 
 
-@pytest.mark.parametrize(
-    "end", [b"\x32\x07\x00\x02\xff\xff\x00\x01x", b"\x90\x02\x00\x01", b"\x40\x01\x00", b"\xe0\x00"]
-)
-@pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_a_client_whose_connection_broke_is_not_used_again(
-    version: Version, end: bytes, pool: dict[tuple[object, ...], list[paho.Client]]
-) -> None:
-    engine = connected(version)
-    engine.publish("a", b"", 1, retain=False)
-    with suppress(*FOREIGN):
-        events_of(engine, end)
-    with suppress(PahoError):
-        engine.publish("a", b"", 0, retain=False)
-    engine.release()
-
-    assert resting(pool) == []
-
-
-@pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_a_client_that_has_said_goodbye_is_not_used_again(
-    version: Version, pool: dict[tuple[object, ...], list[paho.Client]]
-) -> None:
-    engine = connected(version)
+def test_after_our_disconnect_a_message_is_no_longer_answered() -> None:
+    engine = connected()
     packet_id = engine.publish("a", b"", 1, retain=False)
     engine.disconnect()
-    events_of(engine, puback(packet_id), b"\xd0\x00")
 
-    assert resting(pool) == []
+    assert events_of(engine, puback(packet_id)) == []
 
 
-def test_packet_ids_begin_again_after_the_last(pool: dict[tuple[object, ...], list[paho.Client]]) -> None:
+def test_packet_ids_begin_again_after_the_last() -> None:
     engine = connected()
     engine._last_id = 65_534
     ids = []
-    for _ in range(3):
+    for _ in range(2):
         ids.append(engine.publish("a", b"", 1, retain=False))
         events_of(engine, puback(ids[-1]))
+    ids.append(engine.subscribe("a", 0))
 
     assert ids == [65_535, 1, 2]
 
 
-def test_what_says_whether_paho_holds_a_message_is_still_what_it_was() -> None:
+def test_what_says_which_packet_id_paho_gives_next_is_still_what_it_was() -> None:
     client = paho.Client(CallbackAPIVersion.VERSION2)
 
-    assert client._out_messages == {}
-    assert client._in_messages == {}
     assert client._last_mid == 0
-    assert "self._in_messages[message.mid] = message" in inspect.getsource(paho.Client._handle_publish)
-    assert "self._out_messages[message.mid] = message" in inspect.getsource(paho.Client.publish)
+    assert "self._last_mid += 1" in inspect.getsource(paho.Client._mid_generate)
 
 
 # --- what is no MQTT, or not now
