@@ -25,7 +25,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
-from multiprocessing import resource_tracker
+from multiprocessing import active_children, resource_tracker
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
@@ -123,6 +123,7 @@ async def local_cluster(count: int) -> AsyncIterator[Cluster]:
     require_distributed()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="devicesim-workers-"))
+        stack.enter_context(_none_left())
         loop = stack.enter_context(_loop_in_a_thread())
         opened = await _opened(loop, _open_local(count, directory), stack, f"{count} processes could not be started")
         # Dask wants a place for what workers write to disk, and ours write nothing: nothing is left when we are killed
@@ -303,6 +304,21 @@ async def _on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]
         future.cancel()
         raise
     return future.result()
+
+
+@contextmanager
+def _none_left() -> Iterator[None]:
+    """Ends processes that Dask has left: it forgets those that were on their way when its start was cancelled.
+
+    Python would wait for them at exit, after a SIGTERM that they block, for ever.
+    """
+    before = active_children()
+    try:
+        yield
+    finally:
+        for each in active_children():
+            if each not in before:
+                each.kill()
 
 
 @contextmanager

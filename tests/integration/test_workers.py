@@ -244,6 +244,17 @@ def test_ctrl_c_in_the_terminal_ends_the_run_with_all_that_its_processes_saw(fle
     assert told[0][0] == told[0][1] < DEVICES
 
 
+def test_ctrl_c_while_processes_are_being_started_leaves_none_of_them(fleet: Path) -> None:
+    process, record = run(fleet, "run", "--workers", "2")
+    assert wait_for(lambda: len(workers_of(process)) == 2, TIMEOUT)
+    time.sleep(0.3)  # they run by now, and have most of Dask to import yet
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 105, out + err
+    assert err == f"devicesim: interrupted; what was recorded is in {record.parent}\n"
+
+
 def test_when_the_coordinator_is_killed_so_are_its_processes(fleet: Path, scratch: Path) -> None:
     process, record = run(fleet, "run", "--workers", "2")
     under_way(record, process, DEVICES // 6)
