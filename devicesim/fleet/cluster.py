@@ -152,6 +152,8 @@ def _require_certificates(address: str) -> None:
         found = Security().get_connection_args("client")["ssl_context"]
     except OSError as exc:  # ssl.SSLError is one
         raise ClusterError(f"scheduler {address!r}: Dask's TLS files cannot be read: {exc}", hint=_TLS_HINT) from exc
+    except (ValueError, TypeError) as exc:  # no check of Dask's own stands before them
+        raise ClusterError(f"scheduler {address!r}: Dask's TLS settings cannot be used: {exc}", hint=_TLS_HINT) from exc
     if found is None:
         raise ClusterError(f"scheduler {address!r} needs a certificate, and Dask's settings name none", hint=_TLS_HINT)
 

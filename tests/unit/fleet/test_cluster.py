@@ -4,12 +4,14 @@ import asyncio
 import subprocess
 import sys
 
+import dask.config
+import distributed.config  # noqa: F401  # its defaults, which settings of ours must not come before
 import pytest
 import trio
 
-from devicesim.errors import InputError
+from devicesim.errors import ClusterError, InputError
 from devicesim.fleet import cluster
-from devicesim.fleet.cluster import check_address, is_elsewhere, is_exposed, require_distributed
+from devicesim.fleet.cluster import check_address, is_elsewhere, is_exposed, remote_cluster, require_distributed
 
 TIMEOUT = 60.0
 
@@ -65,6 +67,27 @@ def test_without_the_extra_it_is_said_how_to_have_it(monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="more than one process needs Dask distributed, which is not") as caught:
         require_distributed()
     assert caught.value.hint == "pip install 'devicesim[distributed]', or --workers 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("min-version", 7, "Dask's TLS settings cannot be used: distributed.comm.tls.min-version=7 is not supported"),
+        ("ca-file", 5, "Dask's TLS settings cannot be used: "),
+        ("ca-file", "/nobody/ca.pem", "Dask's TLS files cannot be read: "),
+        ("ca-file", None, "needs a certificate, and Dask's settings name none"),
+    ],
+)
+async def test_settings_of_dask_s_that_cannot_be_used_are_told(name: str, value: object, message: str) -> None:
+    prefix = "distributed.comm.tls"
+    named = {f"{prefix}.ca-file": "/nobody/ca.pem", f"{prefix}.client.cert": "/nobody/dask.pem"}
+    with dask.config.set({**named, f"{prefix}.{name}": value}), pytest.raises(ClusterError) as caught:
+        async with remote_cluster("tls://127.0.0.1:1"):
+            pass
+
+    assert str(caught.value).startswith("scheduler 'tls://127.0.0.1:1'")
+    assert message in str(caught.value)
+    assert caught.value.hint is not None
 
 
 def test_a_run_in_one_process_does_not_so_much_as_load_dask() -> None:
