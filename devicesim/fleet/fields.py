@@ -1,6 +1,6 @@
 """What the sections of a fleet file are made of: the strict model, and the kinds of value that several of them take."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -63,6 +63,13 @@ def _template(text: str) -> str:
     return text
 
 
+def _sample(value: object) -> object:
+    counted = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not counted and value not in ("all", "none"):
+        raise ValueError("expected 'all', 'none' or a number from 1 on")
+    return value
+
+
 # numbers with their bounds; what a file may say in their place, a text, is in the published schema too
 _Seconds = Annotated[float, Field(ge=0, le=86_400)]
 _Deadline = Annotated[float, Field(gt=0, le=3600)]
@@ -79,6 +86,8 @@ Rate = Annotated[_Rate, BeforeValidator(_as_rate, json_schema_input_type=_Rate |
 """Starts a second: a number, or a text such as ``"50/s"``."""
 RateFromZero = Annotated[_RateFromZero, BeforeValidator(_as_rate, json_schema_input_type=_RateFromZero | str)]
 """Likewise; 0 starts nothing."""
+Sample = Annotated[Literal["all", "none"] | Annotated[int, Field(ge=1)], BeforeValidator(_sample)]
+"""Of how many; what is wrong is told once, not for each of the kinds."""
 Template = Annotated[str, AfterValidator(_template)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 

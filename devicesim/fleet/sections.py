@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from devicesim.fleet.arrival import Arrival
-from devicesim.fleet.fields import MAX_DEVICES, Deadline, Model, Name, Period, Seconds, SecondsRange, Template
+from devicesim.fleet.fields import MAX_DEVICES, Deadline, Model, Name, Period, Sample, Seconds, SecondsRange, Template
 from devicesim.fleet.thresholds import Thresholds
 from devicesim.net.tls import TLSContext, TLSSettings
 from devicesim.pki.profile import KeyType
@@ -105,7 +105,7 @@ class Session(Model):
 class Verification(Model):
     """What the accounts are asked after a run."""
 
-    things: Literal["all", "none"] | Annotated[int, Field(ge=1)] = "all"
+    things: Sample = "all"
     """Of how many certificates of each account the things are asked for, where devices should have one: a call each,
     of which AWS answers ten a second; `all`, `none` or a number. Of the others a verdict does not look at things."""
 

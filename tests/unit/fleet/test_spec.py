@@ -212,6 +212,21 @@ def test_contradictions_and_wrong_values_are_refused(old: str, new: str, path: s
     assert message in found[path]
 
 
+@pytest.mark.parametrize("value", ['"some"', "0", "-3", "1.5", "true", '"5"', "[]", "nan"])
+def test_a_sample_that_is_none_is_told_once_and_by_its_own_name(value: str) -> None:
+    found = problems(GOOD + f"[verification]\nthings = {value}\n")
+
+    assert list(found) == ["verification.things"]
+    assert found["verification.things"].endswith(" is not allowed: expected 'all', 'none' or a number from 1 on")
+
+
+@pytest.mark.parametrize(("value", "things"), [('"all"', "all"), ('"none"', "none"), ("1", 1), ("500", 500)])
+def test_a_sample_is_all_none_or_a_number(value: str, things: str | int) -> None:
+    fleet = parse_fleet(GOOD + f"[verification]\nthings = {value}\n", PATH)
+
+    assert fleet.file.verification.things == things
+
+
 def test_a_message_does_not_repeat_a_whole_file() -> None:
     found = problems(edited(('"JITP"', f'"{"x" * 5000}"')))
 
