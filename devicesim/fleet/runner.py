@@ -224,12 +224,15 @@ class Run:
         async with trio.open_nursery() as nursery:
             for name, client in self._clients.items():
                 nursery.start_soon(ask, name, client)
+        if silent:
+            first, *others = (name for name in self._clients if name in silent)
+            for name in others:  # the first is told by whoever catches it
+                self._note("error", str(silent[name]), account=name)
+            raise silent[first]
         found: dict[str, list[Holding]] = defaultdict(list)
         for name in self._clients:
-            for each in held.get(name, ()):
+            for each in held[name]:
                 found[each.certificate_id].append(each)
-            if name in silent:
-                raise silent[name]
         return {certificate: tuple(each) for certificate, each in found.items()}
 
     @asynccontextmanager

@@ -51,6 +51,8 @@ class Accounts:
     closed: int = 0
     rested: list[str] = field(default_factory=list)
     broken: Phase | None = None
+    silent: Collection[str] = ("a",)
+    """Those that do not answer in that phase."""
 
     def client(self, access: AccountAccess) -> Any:
         accounts = self
@@ -86,7 +88,7 @@ class Accounts:
         await trio.lowlevel.checkpoint()
         phase = Phase.BEFORE if wanted is None else Phase.AFTER
         self.asked.append((client.access.name, wanted))
-        if phase is self.broken and client.access.name == "a":
+        if phase is self.broken and client.access.name in self.silent:
             raise TargetError(f"account {client.access.name!r} does not answer")
         if phase is Phase.BEFORE or client.access.name != "a":
             return []
@@ -673,6 +675,19 @@ async def test_account_that_does_not_answer_afterwards_is_told_after_the_devices
         assert reader.run().status is RunStatus.INTERRUPTED
         assert reader.asked(Phase.AFTER) == {"b"}, "it is asked all the same"
     assert made.accounts.closed == 2
+
+
+async def test_each_account_that_does_not_answer_afterwards_is_told(make: Make, autojump_clock: MockClock) -> None:
+    made = make(all_well)
+    made.accounts.broken, made.accounts.silent = Phase.AFTER, {"a", "b"}
+
+    with pytest.raises(TargetError, match="account 'a' does not answer"):
+        await made.run.execute()
+    with made.read() as reader:
+        # the first is raised, and noted by whoever catches it
+        told = [(each.account, each.text) for each in reader.notes() if each.kind == "error"]
+        assert told == [("b", "account 'b' does not answer")]
+        assert reader.asked(Phase.AFTER) == set()
 
 
 async def test_setup_that_fails_is_told_and_nothing_is_started(make: Make, autojump_clock: MockClock) -> None:
