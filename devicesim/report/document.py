@@ -237,8 +237,8 @@ class FailureSummary(_Model):
     """How many of them were a device's first: IoT Core drops the first connection of a new certificate."""
     devices: int
     cut_short: int = 0
-    """How many of them saw it before the run ended early: what they would have come to is not known, and no cause is
-    named for them."""
+    """How many of them saw it before the run ended early, or the process that drove them: what they would have come to
+    is not known, and no cause is named for them."""
     causes: tuple[LikeliestCause, ...] = ()
     """The likeliest, at most six, that of the most devices first; empty: none stands out."""
 

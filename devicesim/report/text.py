@@ -223,6 +223,8 @@ class FailureTable:
     def __init__(self, summary: Summary) -> None:
         self.shown = summary.failures[:MOST_FAILURES]
         self.hidden = len(summary.failures) - len(self.shown) + summary.failures_omitted
+        # in a run that came to its end it was a worker that did not
+        self.cut_short_by = "their process" if summary.status is RunStatus.FINISHED else "the run"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         rows = [self._row(each) for each in self.shown]
@@ -237,7 +239,7 @@ class FailureTable:
                 column.width = width
             add_row(table, *row)
             yield table
-            yield from _causes(failure)
+            yield from _causes(failure, self.cut_short_by)
         if self.hidden:
             yield Text(f"and {self.hidden} more")
 
@@ -252,7 +254,7 @@ def _lines_of_columns(rows: Iterable[Iterable[Text]]) -> Iterator[list[str]]:
         yield [line for cell in cells for line in cell.plain.splitlines()]
 
 
-def _causes(failure: FailureSummary) -> Iterator[RenderableType]:
+def _causes(failure: FailureSummary, cut_short_by: str) -> Iterator[RenderableType]:
     """The likeliest causes of what was seen, a line each with what speaks for it below; of how many devices where it is
     not that of all."""
     for cause in failure.causes:
@@ -269,7 +271,7 @@ def _causes(failure: FailureSummary) -> Iterator[RenderableType]:
     if failure.causes and (without := failure.devices - failure.cut_short - explained) > 0:
         yield Padding(Text(f"no cause stands out, {without} {of_them}"), (0, 0, 0, 2))
     if failure.cut_short:
-        yield Padding(Text(f"cut short by the end of the run, {failure.cut_short} {of_them}"), (0, 0, 0, 2))
+        yield Padding(Text(f"cut short by the end of {cut_short_by}, {failure.cut_short} {of_them}"), (0, 0, 0, 2))
 
 
 def timings(summary: Summary) -> RenderableType | None:

@@ -331,6 +331,16 @@ def test_devices_that_were_cut_short_are_counted_apart_from_those_without_a_caus
     assert not [line for line in lines if "no cause stands out" in line]
 
 
+def test_devices_of_a_lost_worker_were_not_cut_short_by_the_end_of_a_run_that_came_to_it(
+    record: Write, robots: Any, drop: Failure
+) -> None:
+    waiting = replace(robots, name="waiting", count=5, tries=[drop], verdicts=False)
+
+    lines = text.as_text(summary_of(record([robots, waiting], status=RunStatus.FINISHED)), width=100).splitlines()
+
+    assert "  cut short by the end of their process, 5 of 8 devices" in lines
+
+
 def test_causes_are_in_the_published_schema() -> None:
     schema = Summary.model_json_schema()
 
