@@ -26,7 +26,7 @@ from devicesim.record.store import RunReader
 
 MOST_LOST = 1
 """Connections that a device may lose after CONNACK 0 before it comes to stay: of one that loses more, that it is
-connected when the run ends says nothing."""
+connected when the run ends says nothing, unless it has been so for ``retry.stable_after``."""
 
 Address = Callable[[str, str], tuple[str, int]]
 """From an account's name and its endpoint to what is dialled for it."""
@@ -133,6 +133,8 @@ class RecordedRun:
         """The tries as far as they tell what becomes of the device: of one that is put out time and again, to the last
         time."""
         attempts = self._attempts[number]
+        if (_held_open(attempts) or 0.0) >= self.fleet.file.retry.stable_after:
+            return attempts  # a network that failed more than once in a long hold is no row of being put out
         lost = [at for at, each in enumerate(attempts) if each.connack_code == 0 and each.failure is not None]
         return attempts[: lost[-1] + 1] if len(lost) > MOST_LOST and attempts[-1].failure is None else attempts
 

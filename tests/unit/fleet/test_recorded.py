@@ -250,6 +250,19 @@ def test_a_device_that_is_put_out_time_and_again_is_not_connected_by_chance(reco
     assert run.alike([0, 1, 2]) == [[0], [1, 2]]
 
 
+@pytest.mark.parametrize(("stable_after", "accepted"), [("1s", True), ("10s", False)])
+def test_a_device_whose_last_connection_was_stable_is_connected_however_many_it_lost(
+    tmp_path: Path, material: Material, stable_after: str, accepted: bool
+) -> None:
+    text = FLEET.replace("[retry]\n", f'[retry]\nstable_after = "{stable_after}"\n')
+    record = Record(tmp_path / "run.sqlite", parse_fleet(text, Path("robots.toml")), material)
+    record.write([[LOST, LOST, LOST, None], [LOST, LOST, LOST]], text=text)
+    run = record.read(held=True)
+
+    assert [run.accepted(number) for number in range(2)] == [accepted, False]
+    assert len(run.evidence(0, None, now=START).attempts) == (4 if accepted else 3)
+
+
 def test_how_long_a_connection_was_watched_is_told_where_it_was(record: Record) -> None:
     record.write([[None], [DROP]])
 
