@@ -84,6 +84,7 @@ def headline(search: RateSearch) -> Text:
         return Text(f"{search.highest_rate:.4g} starts/s were taken; {_WHY[search.ended]}", style=GOOD)
     if search.ended == "generator":
         return Text("This machine could not make even the lowest rate in time.", style=BAD)
-    if search.ended in ("nothing", "trials"):
-        return Text("No rate that was tried was taken.", style=BAD)
-    return Text("No rate was tried to its end.", style=BAD)
+    if not search.trials:
+        return Text("No rate was tried to its end.", style=BAD)
+    why = "." if search.ended == "nothing" else f"; {_WHY[search.ended]}"
+    return Text(f"No rate that was tried was taken{why}", style=BAD)
