@@ -316,16 +316,18 @@ def accounts(summary: Summary) -> RenderableType | None:
 def _holds(account: AccountSummary) -> str:
     if account.after is None:
         return "not asked"
-    return "\n".join(_held(each) for each in account.after) or "none of these devices"
+    template = account.provisioning == "JITP"
+    return "\n".join(_held(each, template=template) for each in account.after) or "none of these devices"
 
 
-def _held(held: Held) -> str:
+def _held(held: Held, *, template: bool) -> str:
+    """``template``: the account has one, which may make things."""
     mode = f" ({held.mode})" if held.mode else ""
     things = f", {'all' if held.with_thing == held.certificates else held.with_thing} with a thing"
     if 0 < held.asked_for_things < held.certificates:
         things = f", {held.with_thing} of {held.asked_for_things} asked with a thing"
     elif not held.with_thing:
-        things = ""
+        things = ", not asked for things" if template and not held.asked_for_things else ""
     return f"{held.certificates} {held.status}{mode}{things}"
 
 

@@ -102,6 +102,33 @@ def test_numbers_of_failed_tries_are_never_folded(record: Callable[..., Path], r
     assert summary.failures[0].detail == LONG.detail
 
 
+@pytest.mark.parametrize(
+    ("asked", "with_thing", "says"),
+    [
+        (30, 30, "30 ACTIVE (SNI_ONLY), all with a thing"),
+        (30, 29, "30 ACTIVE (SNI_ONLY), 29 with a thing"),
+        (30, 0, "30 ACTIVE (SNI_ONLY)"),
+        (10, 9, "30 ACTIVE (SNI_ONLY), 9 of 10 asked with a thing"),
+        (0, 0, "30 ACTIVE (SNI_ONLY), not asked for things"),
+    ],
+)
+def test_of_how_many_certificates_the_things_are_known_is_told(
+    good: Path, asked: int, with_thing: int, says: str
+) -> None:
+    summary = summary_of(good)
+    prod, dev = summary.accounts
+    assert (dev.provisioning, prod.provisioning) == ("JITP", "JITR")
+    assert dev.after is not None
+    (held,) = dev.after
+    shown = dev.model_copy(
+        update={"after": (held.model_copy(update={"asked_for_things": asked, "with_thing": with_thing}),)}
+    )
+
+    lines = text.as_text(summary.model_copy(update={"accounts": (prod, shown)}), width=140).splitlines()
+
+    assert [line.rstrip() for line in lines if line.rstrip().endswith(says)]
+
+
 def test_failed_tries_take_no_more_width_than_they_need(record: Callable[..., Path], robots: Any) -> None:
     lines = report(record([robots]), 140).splitlines()
 
