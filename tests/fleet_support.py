@@ -61,6 +61,21 @@ attempts = 3
 """
 
 
+def plain_robots(count: int) -> str:
+    """A fleet file of one group and one account, provisioned by JITP."""
+    return f"""
+version = 1
+name = "robots"
+[accounts.a]
+id = "111111111111"
+ca_mode = "SNI_ONLY"
+provisioning = "JITP"
+[groups.robots]
+count = {count}
+account = "a"
+"""
+
+
 def fleet_of(*more: str, text: str = FLEET) -> Fleet:
     """:data:`FLEET` with further lines."""
     return parse_fleet("\n".join((text, *more)), Path("fleet.toml"))

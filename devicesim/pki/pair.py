@@ -4,7 +4,9 @@ Each device needs them once at least, so they are read as directly as can be, by
 ``_ffi`` of ``OpenSSL.crypto``, ``X509._from_raw_x509_ptr`` and ``PKey._pkey``. A test pins them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from OpenSSL import crypto
 
@@ -26,24 +28,27 @@ def read_pair(certificate: bytes, key: bytes) -> OpenSSLPair:
 
 
 def _certificate(der: bytes) -> crypto.X509:
-    data = _ffi.from_buffer(der)
-    buffer = _lib.BIO_new_mem_buf(data, len(der))
-    found = _lib.d2i_X509_bio(buffer, _NULL)
-    _lib.BIO_free(buffer)
+    found = _decoded(_lib.d2i_X509_bio, der)
     if found == _NULL:
-        _lib.ERR_clear_error()
         return crypto.load_certificate(crypto.FILETYPE_ASN1, der)  # which says why not
     return crypto.X509._from_raw_x509_ptr(found)
 
 
 def _key(der: bytes) -> crypto.PKey:
-    data = _ffi.from_buffer(der)
-    buffer = _lib.BIO_new_mem_buf(data, len(der))
-    found = _lib.d2i_PrivateKey_bio(buffer, _NULL)
-    _lib.BIO_free(buffer)
+    found = _decoded(_lib.d2i_PrivateKey_bio, der)
     if found == _NULL:
-        _lib.ERR_clear_error()
         return crypto.load_privatekey(crypto.FILETYPE_ASN1, der)
     key = crypto.PKey.__new__(crypto.PKey)
     key._pkey = _ffi.gc(found, _lib.EVP_PKEY_free)
     return key
+
+
+def _decoded(decode: Callable[[Any, Any], Any], der: bytes) -> Any:
+    """A pointer of OpenSSL's, ``NULL`` for what it does not read."""
+    data = _ffi.from_buffer(der)
+    buffer = _lib.BIO_new_mem_buf(data, len(der))
+    found = decode(buffer, _NULL)
+    _lib.BIO_free(buffer)
+    if found == _NULL:
+        _lib.ERR_clear_error()
+    return found

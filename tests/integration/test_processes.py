@@ -12,21 +12,12 @@ from devicesim.cli import processes
 from devicesim.cli.limits import read_machine
 from devicesim.cli.processes import Processes, ProcessOptions
 from devicesim.fleet.spec import at_rate, parse_fleet
+from tests.fleet_support import plain_robots
 
 pytestmark = pytest.mark.slow
 
 DEADLINE = 100.0
-FLEET = """
-version = 1
-name = "robots"
-[accounts.a]
-id = "111111111111"
-ca_mode = "SNI_ONLY"
-provisioning = "JITP"
-[groups.robots]
-count = 1000
-account = "a"
-"""
+FLEET = plain_robots(1000)
 
 
 def children() -> set[int]:

@@ -13,18 +13,9 @@ from devicesim.fleet.spec import Fleet, at_rate, parse_fleet
 from devicesim.record.facts import RunStatus
 from devicesim.record.thresholds import Threshold
 from devicesim.report.document import Summary
+from tests.fleet_support import plain_robots
 
-FLEET = """
-version = 1
-name = "robots"
-[accounts.a]
-id = "111111111111"
-ca_mode = "SNI_ONLY"
-provisioning = "JITP"
-[groups.robots]
-count = 200
-account = "a"
-"""
+FLEET = plain_robots(200)
 GOAL = Threshold.parse("time_to_provision", "p(95)<5s")
 
 

@@ -17,18 +17,9 @@ from devicesim.fleet.capacity import Machine
 from devicesim.fleet.cluster import Cluster
 from devicesim.fleet.spec import Fleet, at_rate, parse_fleet
 from devicesim.fleet.workers import DEVICES_PER_WORKER, STARTS_PER_WORKER
+from tests.fleet_support import plain_robots
 
-FLEET = """
-version = 1
-name = "robots"
-[accounts.a]
-id = "111111111111"
-ca_mode = "SNI_ONLY"
-provisioning = "JITP"
-[groups.robots]
-count = 1000
-account = "a"
-"""
+FLEET = plain_robots(1000)
 CPUS = 8
 OPTIONS = ProcessOptions(workers=None, scheduler=None, emulated=False)
 
