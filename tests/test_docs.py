@@ -151,19 +151,23 @@ def test_the_plan_ends_as_readme_shows(tmp_path: Path) -> None:
     (shown,) = [each for each in code_blocks(section("Load"), "text") if "binds" in each]
     (command,) = re.findall(r"^    devicesim (plan .*)$", section("Load"), re.MULTILINE)
 
+    below = normal(shown.split("...\n")[1])
+    assert normal(printed_by(*shlex.split(command), cwd=tmp_path))[-len(below) :] == below
+
+
+def printed_by(*arguments: str | Path, cwd: Path) -> str:
+    """What a command that goes well prints in a terminal of 80 columns."""
     run = subprocess.run(
-        [sys.executable, "-m", "devicesim", *shlex.split(command)],
-        cwd=tmp_path,
+        [sys.executable, "-m", "devicesim", *arguments],
+        cwd=cwd,
         env={**os.environ, "COLUMNS": "80"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
-
     assert run.returncode == 0, run.stderr
-    below = normal(shown.split("...\n")[1])
-    assert normal(run.stdout)[-len(below) :] == below
+    return run.stdout
 
 
 def normal(text: str) -> list[str]:
@@ -178,18 +182,7 @@ def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
     above, below = shown.split("...\n")
     assert (ROOT / "scripts" / "demo").read_text().rstrip().endswith('devicesim run fleets/walkthrough.toml "$@"')
 
-    run = subprocess.run(
-        [sys.executable, "-m", "devicesim", "run", ROOT / "fleets" / "walkthrough.toml", "--out", "run"],
-        cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-    assert run.returncode == 0, run.stderr
-    printed = normal(run.stdout)
+    printed = normal(printed_by("run", ROOT / "fleets" / "walkthrough.toml", "--out", "run", cwd=tmp_path))
     assert printed[: len(normal(above))] == normal(above)
     assert printed[-len(normal(below)) :] == normal(below)
     (query,) = re.findall(r'"(SELECT [^"]+)"', section("The record"))

@@ -23,7 +23,7 @@ from devicesim.fleet import shard as module
 from devicesim.fleet.device import Clock, Device, Record, Wire
 from devicesim.fleet.identities import Material, Minter, minter
 from devicesim.fleet.pacing import split
-from devicesim.fleet.shard import Door, ShardPlan, ShardRun, schedule
+from devicesim.fleet.shard import Door, ShardPlan, ShardRun, Started, schedule
 from devicesim.fleet.spec import Fleet
 from devicesim.outcome import Failure, FailureKind, Stage
 from devicesim.pki.identity import Identity, certificate_pem, private_key_pem
@@ -109,6 +109,19 @@ class Minted:
             return made
 
         return mint
+
+
+class AtStarts(Told):
+    """Looks at each start at how many devices are minted, this one among them, and not yet started."""
+
+    def __init__(self, minted: Minted) -> None:
+        super().__init__()
+        self._minted = minted
+        self.most_ahead = 0
+
+    def started(self, device: Started) -> None:
+        self.most_ahead = max(self.most_ahead, len(self._minted.at) - len(self.devices))
+        super().started(device)
 
 
 @pytest.fixture
@@ -418,23 +431,14 @@ async def test_no_more_wait_for_their_start_than_may(
     driven: Driven, minted: Minted, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MINT_AHEAD_MOST", 5)
-    most = 0
-    told = Told()
+    told = AtStarts(minted)
     share = ShardRun(plan_of(many(40, '[arrival]\nrate = "20/s"')), told, clock_now(), machine())
     await share.arm()
     armed = len(minted.at)
-    start = told.started
-
-    def counting(device: Any) -> None:
-        nonlocal most
-        most = max(most, len(minted.at) - len(told.devices))
-        start(device)
-
-    told.started = counting  # type: ignore[method-assign]  # to look at each start
     await share.run(0.0)
 
     assert (armed, len(driven.starts)) == (5, 40)
-    assert most == 5
+    assert told.most_ahead == 5
 
 
 async def test_closed_model_mints_no_more_than_can_start_at_once(
@@ -589,22 +593,14 @@ async def test_no_more_rsa_keys_wait_than_may(
 ) -> None:
     monkeypatch.setattr(module, "MINT_AHEAD_MOST", 5)
     threads.seconds = 0.1
-    most, told = 0, Told()
+    told = AtStarts(minted)
     share = ShardRun(plan_of(many(40, "[arrival]\nburst = {}", RSA)), told, clock_now(), machine())
-    start = told.started
-
-    def counting(device: Any) -> None:
-        nonlocal most
-        most = max(most, len(minted.at) - len(told.devices))
-        start(device)
-
-    told.started = counting  # type: ignore[method-assign]  # to look at each start
     await share.arm()
     armed = len(minted.at)
     await share.run(trio.current_time())
 
     assert (armed, len(driven.starts)) == (5, 40)
-    assert most == 5
+    assert told.most_ahead == 5
 
 
 async def test_closed_model_makes_no_more_rsa_keys_than_can_start_at_once(
